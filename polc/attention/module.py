@@ -1,0 +1,109 @@
+"""`na2d`, the checked door to every attention kernel, and the multi-head module built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .operator import na2d_operator
+from .reference import na2d_reference
+from .tiled import na2d_tiled
+
+Kernel = Callable[[Tensor, Tensor, Tensor, "Tensor | None", int, float], Tensor]
+
+KERNELS: dict[str, Kernel] = {
+    "reference": na2d_reference,
+    "tiled": na2d_tiled,
+    "operator": na2d_operator,
+}
+"""Attention kernels by name; all give the same result."""
+
+
+def check_na2d(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int) -> None:
+    """Raises ValueError, with the value that is wrong, unless the arguments fit `na2d`."""
+    if q.ndim != 5 or k.shape != q.shape or v.shape != q.shape:
+        shapes = ", ".join(str(tuple(t.shape)) for t in (q, k, v))
+        raise ValueError(f"expected q, k, v of one shape [B,H,W,heads,dim], got {shapes}")
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"expected an odd kernel_size >= 1, got {kernel_size}")
+    expected = (q.shape[3], 2 * kernel_size - 1, 2 * kernel_size - 1)
+    if rpb is not None and tuple(rpb.shape) != expected:
+        raise ValueError(f"expected rpb of shape {expected}, got {tuple(rpb.shape)}")
+
+
+def na2d(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rpb: Tensor | None,
+    kernel_size: int,
+    scale: float | None = None,
+    kernel: str = "tiled",
+) -> Tensor:
+    """Two-dimensional neighbourhood attention with an optional relative position bias.
+
+    Along an axis of length L, query i attends to keys start .. start+k-1, start = clamp(i - k//2, 0, L-k)
+    (every key where L < k), with logits scale * q.k + rpb[key - query + k - 1] (NATTEN's rule, Hassani et
+    al., CVPR 2023).
+
+    Args:
+        q: queries [B,H,W,heads,dim], any H, W >= 1.
+        k: keys, same shape.
+        v: values, same shape.
+        rpb: relative position bias [heads, 2k-1, 2k-1], or None for none.
+        kernel_size: k, odd.
+        scale: factor on q.k; None for dim ** -0.5.
+        kernel: name in `KERNELS`.
+
+    Returns:
+        Tensor [B,H,W,heads,dim].
+
+    Raises:
+        ValueError: shapes, kernel_size or the kernel's name do not fit.
+    """
+    check_na2d(q, k, v, rpb, kernel_size)
+    if kernel not in KERNELS:
+        raise ValueError(f"no attention kernel is named {kernel!r}; there are {', '.join(KERNELS)}")
+    return KERNELS[kernel](q, k, v, rpb, kernel_size, q.shape[-1] ** -0.5 if scale is None else scale)
+
+
+class NeighborhoodAttention2d(nn.Module):
+    """Multi-head neighbourhood attention on NHWC maps: three projections in, one out.
+
+    Args:
+        dim: channels in and out; heads = dim // head_dim.
+        head_dim: channels of one head.
+        kernel_size: neighbourhood, odd.
+        rel_pos_bias: whether to add a learned bias by relative position.
+    """
+
+    def __init__(self, dim: int, head_dim: int, kernel_size: int, rel_pos_bias: bool = True) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.kernel_size = kernel_size
+        self.kernel = "tiled"
+        self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
+        bias_shape = (dim // head_dim, 2 * kernel_size - 1, 2 * kernel_size - 1)
+        self.rpb = nn.Parameter(torch.zeros(bias_shape)) if rel_pos_bias else None
+        if self.rpb is not None:
+            nn.init.trunc_normal_(self.rpb, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attends over `x` [B,H,W,dim]; same shape out."""
+        q, k, v = (proj(x).unflatten(-1, (-1, self.head_dim)) for proj in (self.q, self.k, self.v))
+        return self.proj(na2d(q, k, v, self.rpb, self.kernel_size, kernel=self.kernel).flatten(3))
+
+
+def set_attention_kernel(model: nn.Module, kernel: str) -> None:
+    """Makes every attention module below `model` use the named kernel.
+
+    Raises:
+        ValueError: no kernel has that name.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"no attention kernel is named {kernel!r}; there are {', '.join(KERNELS)}")
+    for module in model.modules():
+        if isinstance(module, NeighborhoodAttention2d):
+            module.kernel = kernel

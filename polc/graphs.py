@@ -1,0 +1,121 @@
+"""The graphs a codec is deployed as: names, inputs, outputs and axes, and the modules that compute them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from .codec import Codec
+
+Axes = tuple[int | str, ...]
+"""A tensor's shape; text is an axis of any size, as a multiple of a named unit: "64*h", "w", "batch"."""
+
+
+class Graph(nn.Module):
+    """One deployable function of a model, as a module that an exporter can trace."""
+
+    def __init__(self, model: nn.Module, function: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.model = model
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Calls the function."""
+        return self.function(*inputs)
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """A graph's interface and module.
+
+    Attributes:
+        name: as in the bundle.
+        inputs: name and axes of each, in order; all float32.
+        outputs: likewise.
+        module: computes the outputs from the inputs, positionally.
+        exact: whether both sides of a stream must agree on it (the entropy path): fp32 always, batch 1.
+    """
+
+    name: str
+    inputs: dict[str, Axes]
+    outputs: dict[str, Axes]
+    module: nn.Module
+    exact: bool = False
+
+
+def codec_graphs(codec: Codec) -> dict[str, GraphSpec]:
+    """Every graph of a codec, by name, in the order they run."""
+    latent, hyper = codec.config.latent_channels, codec.config.hyper_dim
+    image: Axes = ("batch", 3, "64*h", "64*w")
+    y: Axes = ("batch", latent, "4*h", "4*w")
+    z: Axes = ("batch", hyper, "h", "w")
+    quality: Axes = ("batch",)
+    params: Axes = ("batch", 2 * latent, "4*h", "4*w")
+    specs = [
+        GraphSpec(
+            "analysis",
+            {"image": image, "quality": quality},
+            {"y": y, "z": z},
+            Graph(codec, codec.analyse),
+        ),
+        GraphSpec(
+            "hyper_synthesis",
+            {"z_hat": z, "quality": quality},
+            {"params": params},
+            Graph(codec, codec.hyper_synthesise),
+            exact=True,
+        ),
+        *(_context_graph(codec, index, params, y) for index in range(len(codec.context.steps))),
+        GraphSpec(
+            "synthesis",
+            {"y_hat": y, "quality": quality},
+            {"image": image},
+            Graph(codec, lambda y_hat, q: codec.synthesise(y_hat, q).clamp(0, 1)),
+        ),
+    ]
+    return {spec.name: spec for spec in specs}
+
+
+def _context_graph(codec: Codec, index: int, params: Axes, y: Axes) -> GraphSpec:
+    """The graph of one coding step.
+
+    The first step of a group gives the group's channel context too, unless it is the group's only step;
+    step 0 reads no latent, since nothing is decoded before it.
+    """
+    context = codec.context
+    step = context.steps[index]
+    size = step.channels.stop - step.channels.start
+    context_axes: Axes = ("batch", 2 * size, "4*h", "4*w")
+    whole = step.all_positions
+    shape: Axes = (
+        "batch",
+        size if whole else size * len(step.positions),
+        "4*h" if whole else "2*h",
+        "4*w" if whole else "2*w",
+    )
+    inputs = {"params": params}
+    outputs = {"scales": shape, "means": shape}
+    if index > 0:
+        inputs["y_hat"] = y
+    if not step.first_of_group:
+        inputs["channel_context"] = context_axes
+
+        def function(params: Tensor, y_hat: Tensor, channel_context: Tensor) -> tuple[Tensor, ...]:
+            return context.step_parameters(index, params, y_hat, channel_context)
+
+    elif any(other.group == step.group for other in context.steps[index + 1 :]):
+        outputs["channel_context"] = context_axes
+
+        def function(params: Tensor, y_hat: Tensor | None = None) -> tuple[Tensor, ...]:  # type: ignore[misc]
+            shared = context.channel_context(step.group, params, params if y_hat is None else y_hat)
+            return (*context.step_parameters(index, params, params, shared), shared)
+
+    else:
+
+        def function(params: Tensor, y_hat: Tensor) -> tuple[Tensor, ...]:  # type: ignore[misc]
+            shared = context.channel_context(step.group, params, y_hat)
+            return context.step_parameters(index, params, y_hat, shared)
+
+    return GraphSpec(f"context_{index}", inputs, outputs, Graph(codec, function), exact=True)

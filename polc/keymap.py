@@ -1,0 +1,87 @@
+"""The one map between this project's parameter names and the official checkpoint layout's, both ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from .context import ContextModel
+
+GAINS = {
+    "gain": "Gain",
+    "inverse_gain": "InverseGain",
+    "hyper_gain": "HyperGain",
+    "inverse_hyper_gain": "InverseHyperGain",
+}
+SPATIAL_STEPS = tuple(ContextModel.SPATIAL_KERNELS)
+QKV = ("q", "k", "v")
+
+_STAGE = re.compile(r"(g_a|h_a|h_s|g_s)\.(\d+)\.(conv|blocks)\.(.+)")
+_PRIOR = re.compile(r"prior\.(matrices|biases|factors)\.(\d+)")
+_CONTEXT = re.compile(r"context\.(channel|entropy|spatial)\.(\d+)\.(.+)")
+_QKV = re.compile(r"\.attn\.([qkv])\.(weight|bias)$")
+
+
+def official_key(key: str) -> str:
+    """Official name of the tensor that holds our parameter `key` (q, k and v share one)."""
+    if key in GAINS:
+        return GAINS[key]
+    if key == "prior.quantiles":
+        return "entropy_bottleneck.quantiles"
+    if match := _PRIOR.fullmatch(key):
+        singular = {"matrices": "_matrix", "biases": "_bias", "factors": "_factor"}[match[1]]
+        return f"entropy_bottleneck.{singular}{match[2]}"
+    if match := _CONTEXT.fullmatch(key):
+        kind, index, rest = match[1], int(match[2]), match[3]
+        if kind == "channel":
+            return f"cc_transforms.{index}.{rest}"
+        if kind == "entropy":
+            return f"entropy_parameters_{index + 1}.{rest}"
+        return f"sc_transform_{SPATIAL_STEPS.index(index) + 1}.{rest}"
+    if match := _STAGE.fullmatch(key):
+        transform, stage, part, rest = match[1], int(match[2]), match[3], match[4]
+        convolution_first = transform.endswith("_a")
+        index = 2 * stage + ((part == "conv") != convolution_first)
+        rest = _QKV.sub(r".attn.qkv.\2", rest)
+        return f"{transform}{index}.{rest if part == 'conv' else 'residual_group.blocks.' + rest}"
+    raise KeyError(key)
+
+
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our parameters under official names, q, k and v joined."""
+    official: dict[str, Tensor] = {}
+    for key, value in state.items():
+        match = _QKV.search(key)
+        if match is None:
+            official[official_key(key)] = value
+        elif match[1] == "q":
+            parts = [state[_QKV.sub(rf".attn.{part}.\2", key)] for part in QKV]
+            official[official_key(key)] = torch.cat(parts)
+    return official
+
+
+def from_official(official: Mapping[str, Tensor], keys: Iterable[str]) -> dict[str, Tensor]:
+    """The parameters named by `keys` (ours), taken from official tensors; absent ones are left out."""
+    state: dict[str, Tensor] = {}
+    for key in keys:
+        value = official.get(official_key(key))
+        if value is None:
+            continue
+        match = _QKV.search(key)
+        if match is not None and value.shape[0] % 3 == 0:
+            value = value.chunk(3)[QKV.index(match[1])]
+        state[key] = value
+    return state
+
+
+def modern_prior_keys(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Renames the factorised prior's keys of newer compressai (`matrices.0`) to the official `_matrix0`."""
+    return {
+        official_key(key.replace("entropy_bottleneck", "prior", 1))
+        if _PRIOR.fullmatch(key.replace("entropy_bottleneck", "prior", 1))
+        else key: value
+        for key, value in official.items()
+    }
