@@ -2,13 +2,14 @@
 
 from polc_runtime.errors import CheckpointError, PolcError
 
-from .attention import NeighborhoodAttention2d, na2d, set_attention_kernel
+from .attention import KERNELS, NeighborhoodAttention2d, na2d, set_attention_kernel
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_official
 from .codec import Codec, CodecOutput
 from .identity import codec_id, fingerprint
 from .presets import PRESETS, ModelConfig, preset
 
 __all__ = [
+    "KERNELS",
     "PRESETS",
     "Checkpoint",
     "CheckpointError",

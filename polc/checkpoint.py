@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polc_runtime.coding.tables import CdfTable, EntropyTables
-from polc_runtime.errors import BundleError, CheckpointError
+from polc_runtime.errors import BundleError, CheckpointError, first_line
 
 from .codec import Codec
 from .keymap import from_official, modern_prior_keys, official_key, to_official
@@ -163,7 +163,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "loaded; save its state_dict alone"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from None
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{path} holds no state_dict of tensors")

@@ -104,30 +104,32 @@ class ContextModel(nn.Module):
             size = step.channels.stop - step.channels.start
             self.spatial[str(index)] = SpatialContext(size, kernel_size, step, before)
 
-    def channel_context(self, group: int, params: Tensor, y_hat: Tensor) -> Tensor:
+    def channel_context(self, group: int, params: Tensor, y_hat: Tensor | None) -> Tensor:
         """Context of a group from the groups before it.
 
         Args:
             group: 0..3.
             params: output of h_s [B,2M,h,w].
-            y_hat: decoded latent [B,M,h,w]; only the groups before are read.
+            y_hat: decoded latent [B,M,h,w]; only the groups before are read, so None will do for group 0.
 
         Returns:
             Tensor [B,2Cg,h,w].
         """
+        if group == 0:
+            return self.channel[0](params)
+        assert y_hat is not None
         start = next(s.channels.start for s in self.steps if s.group == group)
-        known = params if start == 0 else torch.cat([params, y_hat[:, :start]], 1)
-        return self.channel[group](known)
+        return self.channel[group](torch.cat([params, y_hat[:, :start]], 1))
 
     def step_parameters(
-        self, index: int, params: Tensor, y_hat: Tensor, channel_context: Tensor
+        self, index: int, params: Tensor, y_hat: Tensor | None, channel_context: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Scales and means of one step, in push order.
 
         Args:
             index: 0..8.
             params: output of h_s [B,2M,h,w].
-            y_hat: decoded latent [B,M,h,w], zeros where undecoded.
+            y_hat: decoded latent [B,M,h,w], zeros where undecoded; not read in a group's first step.
             channel_context: of the step's group [B,2Cg,h,w].
 
         Returns:
@@ -138,19 +140,18 @@ class ContextModel(nn.Module):
         if step.all_positions:
             scales, means = net(torch.cat([params, channel_context], 1)).chunk(2, 1)
             return scales, means
-        rows = []
+        scales, means = [], []
         for row, column in step.positions:
             here = channel_context[:, :, row::2, column::2]
-            spatial = (
-                torch.zeros_like(here)
-                if step.first_of_group
-                else self.spatial[str(index)].at(y_hat[:, step.channels], row, column)
-            )
-            rows.append(torch.cat([params[:, :, row::2, column::2], spatial, here], 1))
-        halves = net(torch.cat(rows, 2)).chunk(len(rows), 2)
-        scales = torch.cat([half.chunk(2, 1)[0] for half in halves], 1)
-        means = torch.cat([half.chunk(2, 1)[1] for half in halves], 1)
-        return scales, means
+            if step.first_of_group:
+                spatial = torch.zeros_like(here)
+            else:
+                assert y_hat is not None
+                spatial = self.spatial[str(index)].at(y_hat[:, step.channels], row, column)
+            found = net(torch.cat([params[:, :, row::2, column::2], spatial, here], 1)).chunk(2, 1)
+            scales.append(found[0])
+            means.append(found[1])
+        return torch.cat(scales, 1), torch.cat(means, 1)
 
     def forward(
         self, params: Tensor, code: Callable[[Step, Tensor, Tensor], Tensor], like: Tensor

@@ -1,14 +1,31 @@
-"""Weights by formula from a key's text and shape, as the golden vectors' notes describe them."""
+"""Weights by formula, from a key's text and shape alone: a full-size model for demos and tests, untrained.
+
+The same on every machine and framework; the scales are chosen so that latents, rates and pictures stay in a
+plausible range. The golden vectors of the official model were made with the same formula.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .codec import Codec
+from .keymap import from_official, to_official
+from .presets import ModelConfig
 
 PREFIX = "polc-public:"
-CONSTANTS = {
-    "mask", "_offset", "_quantized_cdf", "_cdf_length", "scale_table", "scale_bound", "target", "bound"
-}  # fmt: skip
+"""Seeds the formula; another prefix gives another model."""
+Array = NDArray[np.float64]
+
+CONSTANTS = frozenset(
+    ("mask", "_offset", "_quantized_cdf", "_cdf_length", "scale_table", "scale_bound", "target", "bound")
+)
 CONV_GAIN = {
     "g_a0": 2.0, "g_a2": 0.5, "g_a4": 0.5, "g_a6": 0.5, "h_a0": 0.5, "h_a2": 0.5, "h_s1": 0.5,
     "h_s3": 0.4, "g_s1": 0.5, "g_s3": 0.5, "g_s5": 0.5, "g_s7": 0.045,
@@ -18,24 +35,25 @@ BLOCK_GAIN = {"qkv": 1.0, "proj": 0.7, "fc1": 1.0, "fc2": 0.7}
 ENTROPY_GAIN = {"0": 1.4, "2": 1.4, "4": 0.35}
 
 
-def canonical(key):
+def canonical(key: str) -> str:
+    """The key whose seed a wrapper's key shares: the plain codec's, or the task model's for its teacher."""
     key = key.removeprefix("backbone.")
     if key.startswith("task_model_teacher."):
         key = "task_model." + key.removeprefix("task_model_teacher.")
     return key
 
 
-def _normal(key, shape):
-    seed = int.from_bytes(hashlib.sha256((PREFIX + key).encode()).digest()[:8], "little")
-    return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
+def _normal(key: str, shape: Sequence[int], prefix: str) -> Array:
+    seed = int.from_bytes(hashlib.sha256((prefix + key).encode()).digest()[:8], "little")
+    return np.random.Generator(np.random.PCG64(seed)).standard_normal(tuple(shape))
 
 
-def _quantiles(n):
+def _quantiles(n: Array) -> Array:
     median = 0.1 * n[..., 1]
     return np.stack([median - 10 - 2 * abs(n[..., 0]), median, median + 10 + 2 * abs(n[..., 2])], -1)
 
 
-def _level_tables(last, n):
+def _level_tables(last: str, n: Array) -> Array:
     level = np.arange(n.shape[0])[:, None]
     sign = np.ones(n.shape[-1])
     sign[3::7] = -1.0
@@ -48,7 +66,7 @@ def _level_tables(last, n):
     return base * (1 + 0.05 * n) * sign
 
 
-def _bias(key, n):
+def _bias(key: str, n: Array) -> Array:
     value = 0.02 * n
     if key == "g_s7.bias":
         value = value + 0.5
@@ -58,7 +76,7 @@ def _bias(key, n):
     return value
 
 
-def _weight(parts, n):
+def _weight(parts: list[str], n: Array) -> Array:
     shape, first = n.shape, parts[0]
     fan = np.prod(shape[1:])
     gain = 1.0
@@ -75,33 +93,41 @@ def _weight(parts, n):
     return gain / np.sqrt(fan) * n
 
 
-def formula_tensor(key, shape):
-    """Float32 (or int64) value of an official key, or None for a constant of the model."""
+def _prior(last: str, n: Array) -> Array:
+    if last == "quantiles":
+        return _quantiles(n)
+    if last.startswith("_matrix"):
+        return np.log(np.expm1(1 / 10**0.2 / n.shape[1])) + 0.1 * n
+    return (0.25 if last.startswith("_bias") else 0.1) * n
+
+
+LEVEL_TABLES = frozenset(("Gain", "InverseGain", "HyperGain", "InverseHyperGain", "gamma_1", "gamma_2"))
+PLAIN = {
+    "gamma": lambda n: 0.3 * (1 + 0.1 * n),
+    "rpb": lambda n: 0.2 * n,
+    "cls_token": lambda n: 0.2 * n,
+    "pos_embed": lambda n: 0.2 * n,
+    "running_mean": lambda n: 0.05 * n,
+    "running_var": lambda n: 1 + 0.1 * abs(n),
+}
+
+
+def formula_tensor(key: str, shape: Sequence[int], prefix: str = PREFIX) -> NDArray[Any] | None:
+    """Value of an official key, float32 (int64 for counters); None for a constant of the model."""
     key = canonical(key)
     parts = key.split(".")
-    first, last = parts[0], parts[-1]
+    last = parts[-1]
     if last in CONSTANTS:
         return None
     if last == "num_batches_tracked":
-        return np.zeros(shape, np.int64)
-    n = _normal(key, tuple(shape))
-    if first == "entropy_bottleneck":
-        if last == "quantiles":
-            value = _quantiles(n)
-        elif last.startswith("_matrix"):
-            value = np.log(np.expm1(1 / 10**0.2 / shape[1])) + 0.1 * n
-        else:
-            value = (0.25 if last.startswith("_bias") else 0.1) * n
-    elif last in ("Gain", "InverseGain", "HyperGain", "InverseHyperGain", "gamma_1", "gamma_2"):
+        return np.zeros(tuple(shape), np.int64)
+    n = _normal(key, shape, prefix)
+    if parts[0] == "entropy_bottleneck":
+        value = _prior(last, n)
+    elif last in LEVEL_TABLES:
         value = _level_tables(last, n)
-    elif last == "gamma":
-        value = 0.3 * (1 + 0.1 * n)
-    elif last in ("rpb", "cls_token", "pos_embed"):
-        value = 0.2 * n
-    elif last == "running_mean":
-        value = 0.05 * n
-    elif last == "running_var":
-        value = 1 + 0.1 * abs(n)
+    elif last in PLAIN:
+        value = PLAIN[last](n)
     elif last == "bias":
         value = _bias(key, n)
     elif len(shape) == 1:
@@ -109,3 +135,16 @@ def formula_tensor(key, shape):
     else:
         value = _weight(parts, n)
     return value.astype(np.float32)
+
+
+def formula_codec(config: ModelConfig, prefix: str = PREFIX) -> Codec:
+    """A codec of the given dimensions with formula weights, ready for evaluation."""
+    codec = Codec(config)
+    keys = [name for name, _ in codec.named_parameters()]
+    official: dict[str, torch.Tensor] = {}
+    for key, value in to_official(dict(codec.named_parameters())).items():
+        weights = formula_tensor(key, value.shape, prefix)
+        assert weights is not None
+        official[key] = torch.from_numpy(weights)
+    codec.load_state_dict(from_official(official, keys), strict=False)
+    return codec.eval()

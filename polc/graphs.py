@@ -95,27 +95,22 @@ def _context_graph(codec: Codec, index: int, params: Axes, y: Axes) -> GraphSpec
         "4*h" if whole else "2*h",
         "4*w" if whole else "2*w",
     )
-    inputs = {"params": params}
-    outputs = {"scales": shape, "means": shape}
+    gives_context = step.first_of_group and any(s.group == step.group for s in context.steps[index + 1 :])
+    inputs: dict[str, Axes] = {"params": params}
     if index > 0:
         inputs["y_hat"] = y
     if not step.first_of_group:
         inputs["channel_context"] = context_axes
-
-        def function(params: Tensor, y_hat: Tensor, channel_context: Tensor) -> tuple[Tensor, ...]:
-            return context.step_parameters(index, params, y_hat, channel_context)
-
-    elif any(other.group == step.group for other in context.steps[index + 1 :]):
+    outputs = {"scales": shape, "means": shape}
+    if gives_context:
         outputs["channel_context"] = context_axes
 
-        def function(params: Tensor, y_hat: Tensor | None = None) -> tuple[Tensor, ...]:  # type: ignore[misc]
-            shared = context.channel_context(step.group, params, params if y_hat is None else y_hat)
-            return (*context.step_parameters(index, params, params, shared), shared)
-
-    else:
-
-        def function(params: Tensor, y_hat: Tensor) -> tuple[Tensor, ...]:  # type: ignore[misc]
-            shared = context.channel_context(step.group, params, y_hat)
-            return context.step_parameters(index, params, y_hat, shared)
+    def function(
+        params: Tensor, y_hat: Tensor | None = None, channel_context: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        if channel_context is None:
+            channel_context = context.channel_context(step.group, params, y_hat)
+        scales, means = context.step_parameters(index, params, y_hat, channel_context)
+        return (scales, means, channel_context) if gives_context else (scales, means)
 
     return GraphSpec(f"context_{index}", inputs, outputs, Graph(codec, function), exact=True)

@@ -25,5 +25,6 @@ def interpolate_levels(table: Tensor, quality: Tensor) -> Tensor:
     fraction = (position - lower).unsqueeze(-1)
     index = lower.to(torch.int64)
     magnitudes = table.abs()
-    below, above = magnitudes[index], magnitudes[(index + 1).clamp(max=last)]
+    below = magnitudes.index_select(0, index)
+    above = magnitudes.index_select(0, (index + 1).clamp(max=last))
     return below.pow(1 - fraction) * above.pow(fraction)

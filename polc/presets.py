@@ -83,8 +83,8 @@ class ModelConfig:
             raise ValueError(f"every width must be a positive multiple of head_dim={self.head_dim}")
         if any(k < 1 or k % 2 == 0 for k in (self.kernel_size, self.hyper_kernel_size)):
             raise ValueError("attention kernel sizes must be odd")
-        if self.levels < 2:
-            raise ValueError(f"expected at least 2 quality levels, got {self.levels}")
+        if not 2 <= self.levels <= 8:
+            raise ValueError(f"expected 2 to 8 quality levels, got {self.levels}")
         group_sizes(self.latent_channels)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,19 +23,21 @@ def _(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, sca
     return torch.empty_like(q)
 
 
-def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     q, k, v, rpb, ctx.kernel_size, ctx.scale = inputs
     ctx.save_for_backward(q, k, v, rpb)
 
 
-def _backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-    leaves = [None if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors]
-    with torch.enable_grad():
-        q, k, v, rpb = leaves
-        assert q is not None and k is not None and v is not None
-        out = na2d_tiled(q, k, v, rpb, ctx.kernel_size, ctx.scale)
-    grads = iter(torch.autograd.grad(out, [leaf for leaf in leaves if leaf is not None], grad))
-    return (*(None if leaf is None else next(grads) for leaf in leaves), None, None)
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Recomputes the attention by tiles and differentiates that."""
+    rpb = ctx.saved_tensors[3]
+    leaves = ctx.saved_tensors if rpb is not None else ctx.saved_tensors[:3]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        return na2d_tiled(q, k, v, bias, ctx.kernel_size, ctx.scale)
+
+    grads = torch.func.vjp(attend, *leaves)[1](grad)
+    return (*grads, *([None] * (6 - len(grads))))
 
 
 na2d_operator.register_autograd(_backward, setup_context=_setup_context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +29,6 @@ class AxisTiles:
     untile: Tensor  # int64 [length], where each query stands after tiling
 
 
-@functools.lru_cache(maxsize=256)
 def axis_tiles(length: int, kernel_size: int, device: torch.device) -> AxisTiles:
     """The tiling of an axis of the given length."""
     radius = kernel_size // 2
@@ -72,8 +70,8 @@ def na2d_tiled(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size:
     Arguments and result as in `polc.na2d`.
     """
     batch, height, width, heads, dim = q.shape
-    rows = axis_tiles(height, kernel_size, q.device)
-    columns = axis_tiles(width, kernel_size, q.device)
+    rows = axis_tiles(int(height), kernel_size, q.device)
+    columns = axis_tiles(int(width), kernel_size, q.device)
     bias = pattern_bias(rpb, rows, columns, q)[:, columns.pattern]
     count, tile = rows.query.shape
 

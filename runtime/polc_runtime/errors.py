@@ -31,3 +31,12 @@ class ExportError(PolcError):
 
 class BackendUnavailable(PolcError):
     """A backend that cannot run here; the message gives the reason and what to install."""
+
+
+class CodecMismatchWarning(UserWarning):
+    """A file decodes, but was made with another synthesis than the bundle's."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, or the error's kind where it has none."""
+    return str(error).partition("\n")[0].strip() or type(error).__name__

@@ -1,0 +1,81 @@
+"""The ONNX Runtime backend, on the CPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..errors import BackendUnavailable, BundleError, first_line
+from .base import BackendOptions, FloatArray
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise BackendUnavailable("the backend onnxruntime is not installed: pip install onnxruntime") from error
+
+EXACT_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+"""Optimisation of the graphs both sides of a stream must agree on: fixed, so that versions and machines differ
+as little as they can."""
+
+
+class OnnxRuntimeBackend:
+    """Runs a bundle's ONNX graphs; sessions are made when a graph first runs, and kept.
+
+    Args:
+        bundle: the bundle.
+        options: precision and threads.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
+        self.bundle = bundle
+        self.options = options
+        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._lock = threading.Lock()
+
+    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """See `Backend.run`."""
+        session = self._session(graph)
+        outputs = [value.name for value in session.get_outputs()]
+        feeds = {value.name: np.ascontiguousarray(inputs[value.name]) for value in session.get_inputs()}
+        return dict(zip(outputs, session.run(outputs, feeds), strict=True))
+
+    def describe(self) -> dict[str, Any]:
+        """See `Backend.describe`."""
+        return {"name": self.name, "version": ort.__version__, "precision": self.options.precision}
+
+    def close(self) -> None:
+        """Drops every session."""
+        with self._lock:
+            self._sessions.clear()
+
+    def _session(self, name: str) -> ort.InferenceSession:
+        with self._lock:
+            if name not in self._sessions:
+                self._sessions[name] = self._make_session(name)
+            return self._sessions[name]
+
+    def _make_session(self, name: str) -> ort.InferenceSession:
+        graph = self.bundle.manifest.graph(name, self.options.precision)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if self.options.threads is not None:
+            options.intra_op_num_threads = self.options.threads
+        if graph.exact:
+            options.graph_optimization_level = EXACT_LEVEL
+        model = self.bundle.graph(name, self.options.precision)
+        try:
+            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own classes share no public base
+            raise BundleError(
+                f"{self.bundle.path}: ONNX Runtime cannot load {graph.file}: {first_line(error)}"
+            ) from None
+        found = {value.name for value in session.get_inputs()} | {value.name for value in session.get_outputs()}
+        if found != graph.inputs.keys() | graph.outputs.keys():
+            raise BundleError(f"{self.bundle.path}: {graph.file} has other inputs and outputs than the manifest says")
+        return session

@@ -1,0 +1,129 @@
+"""A bundle on disk: a folder whose manifest names every file with its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..coding.tables import EntropyTables
+from ..errors import BundleError
+from .manifest import Manifest
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 << 20
+ENVIRONMENT = "POLC_BUNDLE"
+
+
+def find_bundle(bundle: str | Path | None) -> Path:
+    """The folder of a bundle given by path, or by `$POLC_BUNDLE` where none is given.
+
+    Raises:
+        BundleError: there is none; the message says how to name one.
+    """
+    chosen = bundle if bundle is not None else os.environ.get(ENVIRONMENT)
+    if not chosen:
+        raise BundleError(
+            f"no bundle is named: pass --bundle FOLDER or set {ENVIRONMENT}; polc-export makes one from a checkpoint"
+        )
+    path = Path(chosen)
+    if not path.is_dir():
+        raise BundleError(f"{path} is no bundle: " + ("it is a file" if path.exists() else "no such folder"))
+    if not (path / MANIFEST).is_file():
+        raise BundleError(f"{path} is no bundle: it has no {MANIFEST}")
+    return path
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle; its files are read, and checked against their hashes, when they are asked for.
+
+    Attributes:
+        path: the folder.
+        manifest: what it says.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @classmethod
+    def load(cls, bundle: str | Path | None = None) -> Bundle:
+        """Opens a bundle folder (see `find_bundle`).
+
+        Raises:
+            BundleError: there is no bundle, or its manifest is damaged or of a newer format.
+        """
+        path = find_bundle(bundle)
+        try:
+            with (path / MANIFEST).open("rb") as file:
+                text = file.read(MAX_MANIFEST_BYTES + 1)
+            if len(text) > MAX_MANIFEST_BYTES:
+                raise BundleError(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes")
+            return cls(path, Manifest.from_json(text.decode()))
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{path}: {MANIFEST} cannot be read: {error}") from None
+
+    def read(self, file: str, sha256: str) -> bytes:
+        """A file of the bundle, checked against its hash.
+
+        Raises:
+            BundleError: it is missing, a link, or not the file the manifest was written for.
+        """
+        path = self.path / file
+        if path.is_symlink() or not path.is_file():
+            raise BundleError(f"{self.path}: {file} is missing or no plain file")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{self.path}: {file} cannot be read: {error}") from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise BundleError(f"{self.path}: {file} is damaged or replaced (its hash is not the manifest's)")
+        return data
+
+    def graph(self, name: str, precision: str = "fp32") -> bytes:
+        """The ONNX model of a graph, checked against its hash."""
+        graph = self.manifest.graph(name, precision)
+        return self.read(graph.file, graph.sha256)
+
+    def entropy_tables(self) -> EntropyTables:
+        """The coding tables, checked against their hash and against the model's widths."""
+        self.read(self.manifest.entropy_file, self.manifest.entropy_sha256)
+        tables = EntropyTables.load(self.path / self.manifest.entropy_file)
+        if tables.hyper.rows != self.manifest.hyper_channels:
+            raise BundleError(
+                f"{self.path}: entropy tables for {tables.hyper.rows} channels, the model has "
+                f"{self.manifest.hyper_channels}"
+            )
+        return tables
+
+    def describe(self) -> dict[str, Any]:
+        """What the bundle holds, as JSON-able data, sizes included."""
+        manifest = self.manifest
+
+        def size(file: str) -> int | None:
+            path = self.path / file
+            return path.stat().st_size if path.is_file() else None
+
+        return {
+            "path": str(self.path),
+            "name": manifest.name,
+            "model": manifest.model,
+            "fingerprint": manifest.fingerprint.hex(),
+            "codec_id": manifest.codec_id.hex(),
+            "quality_range": list(manifest.quality_range),
+            "size": {"multiple": manifest.size_multiple, "min": manifest.size_min},
+            "graphs": [{**graph.to_dict(), "bytes": size(graph.file)} for graph in manifest.graphs],
+            "entropy": {"file": manifest.entropy_file, "bytes": size(manifest.entropy_file)},
+            "validation": list(manifest.validation),
+            "tools": manifest.tools,
+            "notes": list(manifest.notes),
+        }

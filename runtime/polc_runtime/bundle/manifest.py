@@ -1,0 +1,253 @@
+"""The manifest of a bundle: what its files are, parsed from JSON that nobody vouches for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import BundleError
+
+FORMAT_VERSION = (1, 0)
+"""(major, minor) of the bundle format this runtime writes; a higher major is refused."""
+
+KNOWN_PRECISIONS = ("fp32", "fp16")
+_FILE = re.compile(r"graphs/[A-Za-z0-9_]+(\.fp16)?\.onnx")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Axes = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """One graph of a bundle.
+
+    Attributes:
+        name: analysis, hyper_synthesis, context_0..8, synthesis.
+        file: path inside the bundle, with forward slashes.
+        sha256: of the file, hexadecimal.
+        precision: fp32 or fp16 (inside; inputs and outputs are float32 either way).
+        opset: ONNX opset of the default domain.
+        inputs: axes of each input, in order; text is a size, as "batch" or "64*h".
+        outputs: likewise.
+        exact: whether encoder and decoder must agree on it.
+        parameters: number of weights inside.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    precision: str
+    opset: int
+    inputs: dict[str, Axes]
+    outputs: dict[str, Axes]
+    exact: bool
+    parameters: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        return {
+            "name": self.name,
+            "file": self.file,
+            "sha256": self.sha256,
+            "precision": self.precision,
+            "opset": self.opset,
+            "inputs": {name: list(axes) for name, axes in self.inputs.items()},
+            "outputs": {name: list(axes) for name, axes in self.outputs.items()},
+            "exact": self.exact,
+            "parameters": self.parameters,
+        }
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds.
+
+    Attributes:
+        name: of the model, for people.
+        model: dimensions, as the checkpoint stores them.
+        fingerprint: 32 bytes over everything that decoding depends on.
+        codec_id: 32 bytes over all weights of the codec.
+        quality_range: least and largest quality.
+        size_multiple: height and width of an image are padded to multiples of this.
+        size_min: and to at least this.
+        graphs: in the order they run; one name may stand in several precisions.
+        entropy_file: path of the entropy tables inside the bundle.
+        entropy_sha256: of that file.
+        validation: checks made at export, each with its measured error and bound.
+        tools: versions of what made the bundle.
+        notes: remarks for people, such as that weights are untrained.
+    """
+
+    name: str
+    model: dict[str, Any]
+    fingerprint: bytes
+    codec_id: bytes
+    quality_range: tuple[float, float]
+    graphs: tuple[GraphFile, ...]
+    entropy_file: str
+    entropy_sha256: str
+    size_multiple: int = 64
+    size_min: int = 192
+    validation: tuple[dict[str, Any], ...] = ()
+    tools: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def latent_channels(self) -> int:
+        """M, channels of the latent."""
+        return int(self.model["dims"][-1])
+
+    @property
+    def hyper_channels(self) -> int:
+        """N', channels of the hyper-latent."""
+        return int(self.model["hyper_dim"])
+
+    def to_json(self) -> str:
+        """The manifest's text."""
+        document = {
+            "format": list(FORMAT_VERSION),
+            "name": self.name,
+            "model": self.model,
+            "fingerprint": self.fingerprint.hex(),
+            "codec_id": self.codec_id.hex(),
+            "quality_range": list(self.quality_range),
+            "size": {"multiple": self.size_multiple, "min": self.size_min},
+            "graphs": [graph.to_dict() for graph in self.graphs],
+            "entropy": {"file": self.entropy_file, "sha256": self.entropy_sha256},
+            "validation": list(self.validation),
+            "tools": self.tools,
+            "notes": list(self.notes),
+        }
+        return json.dumps(document, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parses a manifest; unknown keys are ignored.
+
+        Raises:
+            BundleError: it is not JSON, is of a newer major version, or a field is missing or wrong.
+        """
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"manifest.json is not JSON: {error}") from None
+        root = _Fields(document, "manifest.json")
+        version = root.get("format", list)
+        if not version or not isinstance(version[0], int):
+            raise BundleError("manifest.json: format is not a version")
+        if version[0] > FORMAT_VERSION[0]:
+            raise BundleError(
+                f"the bundle has format {version[0]}, this runtime reads up to {FORMAT_VERSION[0]}: upgrade polc"
+            )
+        return cls._parse(root)
+
+    @classmethod
+    def _parse(cls, root: _Fields) -> Manifest:
+        size = root.section("size")
+        entropy = root.section("entropy")
+        low, high = root.numbers("quality_range", 2)
+        model = root.get("model", dict)
+        dims = model.get("dims")
+        if not (isinstance(dims, list) and dims and all(_is_size(d) for d in dims)):
+            raise BundleError("manifest.json: model.dims is not a list of widths")
+        if not _is_size(model.get("hyper_dim")):
+            raise BundleError("manifest.json: model.hyper_dim is not a width")
+        if not (1 <= low < high <= 255):
+            raise BundleError(f"manifest.json: quality_range {low}..{high} is not a range above 1")
+        multiple, least = size.get("multiple", int), size.get("min", int)
+        if not (0 < multiple <= 4096 and 0 < least <= 4096):
+            raise BundleError("manifest.json: size is out of range")
+        if entropy.get("file", str) != "entropy.npz":
+            raise BundleError("manifest.json: entropy.file is not entropy.npz")
+        return cls(
+            name=root.get("name", str),
+            model=model,
+            fingerprint=root.digest("fingerprint"),
+            codec_id=root.digest("codec_id"),
+            quality_range=(low, high),
+            size_multiple=multiple,
+            size_min=least,
+            graphs=tuple(_graph(_Fields(g, "manifest.json: graphs")) for g in root.get("graphs", list)),
+            entropy_file="entropy.npz",
+            entropy_sha256=entropy.digest("sha256").hex(),
+            validation=tuple(root.get("validation", list, [])),
+            tools=root.get("tools", dict, {}),
+            notes=tuple(str(note) for note in root.get("notes", list, [])),
+        )
+
+    def graph(self, name: str, precision: str = "fp32") -> GraphFile:
+        """A graph by name and precision; exact graphs are fp32 whatever is asked for.
+
+        Raises:
+            BundleError: the bundle does not hold it; the message lists what there is.
+        """
+        found = [g for g in self.graphs if g.name == name]
+        for graph in found:
+            if graph.exact or graph.precision == precision:
+                return graph
+        if found:
+            raise BundleError(
+                f"{name} is there in {', '.join(g.precision for g in found)}, not in {precision}; export it with "
+                f"--precision {precision}"
+            )
+        raise BundleError(f"the bundle has no graph {name!r}; it has {', '.join(g.name for g in self.graphs)}")
+
+
+class _Fields:
+    """Typed look-ups in a JSON object, each failing with the field's name."""
+
+    def __init__(self, value: Any, where: str) -> None:
+        if not isinstance(value, Mapping):
+            raise BundleError(f"{where} is not an object")
+        self.value, self.where = value, where
+
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
+        value = self.value.get(key, default)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise BundleError(f"{self.where}: {key} is {'missing' if value is None else 'not usable'}")
+        return value
+
+    def section(self, key: str) -> _Fields:
+        return _Fields(self.get(key, dict), f"{self.where}: {key}")
+
+    def digest(self, key: str) -> bytes:
+        text = self.get(key, str)
+        if not _SHA256.fullmatch(text):
+            raise BundleError(f"{self.where}: {key} is not a SHA-256")
+        return bytes.fromhex(text)
+
+    def numbers(self, key: str, count: int) -> list[float]:
+        values = self.get(key, list)
+        if len(values) != count or not all(isinstance(v, int | float) for v in values):
+            raise BundleError(f"{self.where}: {key} is not {count} numbers")
+        return [float(v) for v in values]
+
+    def axes(self, key: str) -> dict[str, Axes]:
+        return {str(name): tuple(shape) for name, shape in self.get(key, dict).items() if isinstance(shape, list)}
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 16
+
+
+def _graph(fields: _Fields) -> GraphFile:
+    file = fields.get("file", str)
+    if not _FILE.fullmatch(file):
+        raise BundleError(f"manifest.json: {file!r} is no file name of a graph")
+    precision = fields.get("precision", str)
+    if precision not in KNOWN_PRECISIONS:
+        raise BundleError(f"manifest.json: {file} has precision {precision!r}, known are fp32 and fp16")
+    return GraphFile(
+        name=fields.get("name", str),
+        file=file,
+        sha256=fields.digest("sha256").hex(),
+        precision=precision,
+        opset=fields.get("opset", int),
+        inputs=fields.axes("inputs"),
+        outputs=fields.axes("outputs"),
+        exact=fields.get("exact", bool),
+        parameters=fields.get("parameters", int, 0),
+    )

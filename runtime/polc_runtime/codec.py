@@ -1,0 +1,178 @@
+"""`Codec`: images to bytes and back, with one bundle on one backend."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .backends import BackendOptions, FloatArray, make_backend
+from .bundle import Bundle
+from .coding.container import Container, Header, join_streams, quality_code
+from .errors import BitstreamError, CodecMismatchWarning, ImageError, UsageError
+from .images import Pixels, from_tensor, pad, to_tensor
+from .latent import EncodedLatent, LatentCoder
+from .limits import DEFAULT_LIMITS, Limits
+
+
+class Codec:
+    """Compresses images to `.polc` files and decompresses them; safe to share between threads.
+
+    Use `Codec.load`. A context manager: leaving it frees the backend.
+
+    Args:
+        bundle: graphs and tables.
+        backend: name, see `polc_runtime.backends`.
+        options: precision and threads.
+        limits: largest images and files accepted.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: str = "onnxruntime",
+        options: BackendOptions | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.bundle = bundle
+        self.limits = limits
+        manifest = bundle.manifest
+        self.backend = make_backend(backend, bundle, options or BackendOptions())
+        self.latent_coder = LatentCoder(self.backend, bundle.entropy_tables(), manifest.latent_channels)
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path | None = None,
+        backend: str = "onnxruntime",
+        precision: str = "fp32",
+        threads: int | None = None,
+    ) -> Codec:
+        """Opens a bundle folder.
+
+        Args:
+            bundle: path of the folder; None for `$POLC_BUNDLE`.
+            backend: `onnxruntime`, or another that is installed.
+            precision: `fp32` or `fp16`, of the analysis and synthesis; the entropy path is always fp32.
+            threads: CPU threads; None for the backend's default.
+
+        Raises:
+            BundleError: there is no such bundle, or it is damaged.
+            BackendUnavailable: the backend cannot run here.
+        """
+        return cls(Bundle.load(bundle), backend, BackendOptions(precision, threads))
+
+    def compress(self, image: Pixels, quality: float = 4.0) -> bytes:
+        """A `.polc` file of an image.
+
+        Args:
+            image: uint8 [H,W,3], RGB, any size from 1x1.
+            quality: real, 1 (smallest) to 8 (best) for the official model; rounded to 1/256.
+
+        Raises:
+            ImageError: not such an array, or larger than the limits.
+            UsageError: the quality is out of the bundle's range.
+        """
+        header = self._header(image, quality)
+        coded = self._encode(image, header)
+        return Container(header, coded.z, join_streams(coded.y), coded.checksums).pack(self.limits)
+
+    def reconstruct(self, image: Pixels, quality: float = 4.0) -> FloatArray:
+        """What `decompress` will make of an image, without writing bits: float32 [1,3,H,W] in 0..1, padded.
+
+        Arguments and errors as in `compress`.
+        """
+        header = self._header(image, quality)
+        return self._synthesise(self._encode(image, header).y_hat, header)
+
+    def decompress(self, data: bytes) -> Pixels:
+        """The image of a `.polc` file, uint8 [H,W,3].
+
+        Raises:
+            BitstreamError: the file is damaged, too large, or made with another model.
+        """
+        header, y_hat = self._decode(data)
+        return from_tensor(self._synthesise(y_hat, header), header.height, header.width)
+
+    def latent(self, data: bytes) -> FloatArray:
+        """The decoded latent y_hat of a `.polc` file, float32 [M, h, w] on the padded image's grid.
+
+        Raises:
+            BitstreamError: as `decompress`.
+        """
+        return self._decode(data)[1]
+
+    def verify(self, data: bytes) -> None:
+        """Decodes every symbol and checks it; runs no synthesis.
+
+        Raises:
+            BitstreamError: as `decompress`.
+        """
+        self._decode(data)
+
+    def describe(self) -> dict[str, Any]:
+        """The bundle and what runs it, as JSON-able data."""
+        return {"bundle": self.bundle.describe(), "backend": self.backend.describe()}
+
+    def close(self) -> None:
+        """Frees the backend's sessions."""
+        self.backend.close()
+
+    def __enter__(self) -> Codec:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _header(self, image: Pixels, quality: float) -> Header:
+        height, width = self._check_image(image)
+        low, high = self.bundle.manifest.quality_range
+        if not low <= quality <= high:
+            raise UsageError(f"quality must lie between {low:g} and {high:g}, got {quality:g}")
+        manifest = self.bundle.manifest
+        return Header(manifest.fingerprint[:8], manifest.codec_id[:4], width, height, quality_code(quality))
+
+    def _encode(self, image: Pixels, header: Header) -> EncodedLatent:
+        feeds = {"image": to_tensor(pad(image)), "quality": np.array([header.quality], np.float32)}
+        latents = self.backend.run("analysis", feeds)
+        return self.latent_coder.encode(latents["y"][0], latents["z"][0], header.quality)
+
+    def _synthesise(self, y_hat: FloatArray, header: Header) -> FloatArray:
+        feeds = {"y_hat": y_hat[None], "quality": np.array([header.quality], np.float32)}
+        return self.backend.run("synthesis", feeds)["image"]
+
+    def _decode(self, data: bytes) -> tuple[Header, FloatArray]:
+        container = Container.unpack(data, self.limits)
+        header = container.header
+        self._check_made_with(header)
+        h, w = header.latent_size
+        streams = container.y_streams(self.latent_coder.channels * h * w)
+        y_hat = self.latent_coder.decode(container.z, streams, container.checksums, (h, w), header.quality)
+        return header, y_hat
+
+    def _check_made_with(self, header: Header) -> None:
+        manifest = self.bundle.manifest
+        if header.fingerprint != manifest.fingerprint[:8]:
+            raise BitstreamError(
+                f"made with another model: fingerprint {header.fingerprint.hex()}, the bundle {self.bundle.name} "
+                f"has {manifest.fingerprint[:8].hex()}"
+            )
+        if header.codec_id != manifest.codec_id[:4]:
+            warnings.warn(
+                "made with another synthesis of the same model: the picture may differ from the encoder's",
+                CodecMismatchWarning,
+                stacklevel=4,
+            )
+
+    def _check_image(self, image: Pixels) -> tuple[int, int]:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ImageError(f"expected uint8 [H,W,3], got {image.dtype} {list(image.shape)}")
+        height, width = image.shape[:2]
+        if problem := self.limits.size_problem(width, height):
+            raise ImageError(problem)
+        return height, width

@@ -1,0 +1,112 @@
+"""Neighbourhood attention against the golden vectors, a float64 definition, and itself."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polc import KERNELS, NeighborhoodAttention2d, na2d, set_attention_kernel
+
+CASES = range(14)
+WITH_GRADIENTS = (1, 3, 9)
+kernels = pytest.mark.parametrize("kernel", KERNELS)
+
+
+def by_definition(q, k, v, rpb, kernel_size, scale):
+    """Every query and key in Python loops, float64."""
+    q, k, v, rpb = (np.asarray(t, np.float64) for t in (q, k, v, rpb))
+    batch, height, width, heads, _ = q.shape
+    out = np.empty_like(q)
+    radius = kernel_size // 2
+    for i in range(height):
+        top = min(max(i - radius, 0), max(height - kernel_size, 0))
+        rows = range(top, min(top + kernel_size, height))
+        for j in range(width):
+            left = min(max(j - radius, 0), max(width - kernel_size, 0))
+            columns = range(left, min(left + kernel_size, width))
+            keys = [(r, c) for r in rows for c in columns]
+            for b in range(batch):
+                for h in range(heads):
+                    logits = np.array([
+                        scale * q[b, i, j, h] @ k[b, r, c, h]
+                        + rpb[h, r - i + kernel_size - 1, c - j + kernel_size - 1]
+                        for r, c in keys
+                    ])  # fmt: skip
+                    weights = np.exp(logits - logits.max())
+                    values = np.stack([v[b, r, c, h] for r, c in keys])
+                    out[b, i, j, h] = weights @ values / weights.sum()
+    return out
+
+
+@kernels
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_official_attention(golden, kernel, case):
+    data = np.load(golden / "na2d.npz")
+    q, k, v, rpb, expected = (torch.from_numpy(data[f"c{case}_{n}"]) for n in ("q", "k", "v", "rpb", "out"))
+    out = na2d(q, k, v, rpb, int(data[f"c{case}_cfg"][5]), kernel=kernel)
+    assert (out - expected).abs().max() < 5e-6
+
+
+@kernels
+@pytest.mark.parametrize("case", WITH_GRADIENTS)
+def test_has_the_official_gradients(golden, kernel, case):
+    data = np.load(golden / "na2d.npz")
+    inputs = [torch.from_numpy(data[f"c{case}_{n}"]).requires_grad_() for n in ("q", "k", "v", "rpb")]
+    out = na2d(*inputs, int(data[f"c{case}_cfg"][5]), kernel=kernel)
+    out.backward(torch.from_numpy(data[f"c{case}_cot"]))
+    for tensor, name in zip(inputs, ("gq", "gk", "gv", "grpb"), strict=True):
+        assert (tensor.grad - torch.from_numpy(data[f"c{case}_{name}"])).abs().max() < 2e-5, name
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 2), height=st.integers(1, 13), width=st.integers(1, 13), heads=st.integers(1, 3),
+    dim=st.sampled_from([1, 4, 8]), kernel_size=st.sampled_from([1, 3, 5, 7, 9]),
+    kernel=st.sampled_from(list(KERNELS)), seed=st.integers(0, 1 << 16),
+)  # fmt: skip
+def test_equals_its_definition_at_any_size(batch, height, width, heads, dim, kernel_size, kernel, seed):
+    rng = np.random.default_rng(seed)
+    q, k, v = rng.standard_normal((3, batch, height, width, heads, dim))
+    rpb = rng.standard_normal((heads, 2 * kernel_size - 1, 2 * kernel_size - 1))
+    out = na2d(*(torch.from_numpy(t) for t in (q, k, v, rpb)), kernel_size, 0.3, kernel=kernel)
+    np.testing.assert_allclose(out.numpy(), by_definition(q, k, v, rpb, kernel_size, 0.3), atol=1e-12)
+
+
+@kernels
+def test_no_bias_is_a_bias_of_zeros(kernel):
+    q, k, v = torch.randn(3, 1, 9, 6, 2, 4, generator=torch.Generator().manual_seed(0))
+    zeros = torch.zeros(2, 5, 5)
+    torch.testing.assert_close(na2d(q, k, v, None, 3, kernel=kernel), na2d(q, k, v, zeros, 3, kernel=kernel))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kernel_size": 4}, "odd kernel_size >= 1, got 4"),
+        ({"k": torch.zeros(1, 5, 4, 2, 8)}, "one shape"),
+        ({"rpb": torch.zeros(2, 5, 4)}, r"rpb of shape \(2, 5, 5\), got \(2, 5, 4\)"),
+        ({"kernel": "fast"}, "there are reference, tiled, operator"),
+    ],
+)
+def test_wrong_arguments_are_named(change, said):
+    arguments = {n: torch.zeros(1, 5, 5, 2, 8) for n in "qkv"} | {"rpb": None, "kernel_size": 3} | change
+    with pytest.raises(ValueError, match=said):
+        na2d(**arguments)
+
+
+def test_operator_passes_torchs_own_checks():
+    q, k, v = torch.randn(3, 1, 5, 6, 2, 4, requires_grad=True).unbind()
+    rpb = torch.randn(2, 5, 5, requires_grad=True)
+    torch.library.opcheck(torch.ops.polc.na2d.default, (q, k, v, rpb, 3, 0.5))
+
+
+def test_module_gives_the_same_with_every_kernel():
+    module = NeighborhoodAttention2d(16, 8, 5)
+    x = torch.randn(1, 7, 11, 16, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for kernel in KERNELS:
+        set_attention_kernel(module, kernel)
+        outputs.append(module(x))
+    for out in outputs[1:]:
+        torch.testing.assert_close(out, outputs[0], atol=1e-5, rtol=0)
