@@ -14,17 +14,13 @@ def interpolate_levels(table: Tensor, quality: Tensor) -> Tensor:
 
     Args:
         table: [levels, C].
-        quality: float32 [B], 1..levels; outside it is clamped.
+        quality: float32 [B], within 1..levels.
 
     Returns:
         Tensor [B, C].
     """
-    last = table.shape[0] - 1
-    position = quality.clamp(1, last + 1) - 1
-    lower = position.floor()
-    fraction = (position - lower).unsqueeze(-1)
-    index = lower.to(torch.int64)
-    magnitudes = table.abs()
-    below = magnitudes.index_select(0, index)
-    above = magnitudes.index_select(0, (index + 1).clamp(max=last))
-    return below.pow(1 - fraction) * above.pow(fraction)
+    lower = quality.floor()
+    fraction = (quality - lower).unsqueeze(-1)
+    above = lower.to(torch.int64)
+    magnitudes = torch.cat([table, table[-1:]]).abs()
+    return magnitudes.index_select(0, above - 1).pow(1 - fraction) * magnitudes.index_select(0, above).pow(fraction)

@@ -1,0 +1,217 @@
+"""Proves a bundle equal to the PyTorch model: every graph, on a real photo, at several qualities and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.cbook
+import numpy as np
+
+import polc
+from polc.backend import TorchBackend
+from polc_runtime import Bundle, Codec
+from polc_runtime.backends import Backend, FloatArray
+from polc_runtime.coding.schedule import gather, scatter, schedule
+from polc_runtime.coding.tables import EntropyTables
+from polc_runtime.images import Pixels, from_tensor, read_image, to_tensor
+from polc_runtime.latent import quantize
+
+TOLERANCE = 1e-4
+"""Largest error of an output, in units of its standard deviation where that is above 1."""
+SYMBOL_TOLERANCE = 2e-4
+"""Largest share of symbols, and of table rows, that may differ: values that lie on a boundary."""
+SIZES = ((192, 256), (320, 192), (576, 512))
+QUALITIES = (1.0, 2.5, 8.0)
+
+Report = Callable[[str], None]
+
+
+@dataclass
+class Check:
+    """One line of a validation report.
+
+    Attributes:
+        name: what was compared.
+        error: largest error found.
+        limit: largest error allowed.
+        cases: comparisons made.
+        unit: of error and limit.
+    """
+
+    name: str
+    limit: float
+    unit: str
+    error: float = 0.0
+    cases: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the limit, NaN being outside."""
+        return self.error <= self.limit
+
+    def add(self, error: float) -> None:
+        """Takes one more comparison into account."""
+        self.error = error if error != error else max(self.error, error)
+        self.cases += 1
+
+    def line(self) -> str:
+        """For people, marked."""
+        mark = "ok  " if self.passed else "FAIL"
+        return f"{mark} {self.name}: {self.error:.2g} {self.unit}, limit {self.limit:.2g} ({self.cases} cases)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {**asdict(self), "passed": self.passed}
+
+
+class Checks(dict[str, Check]):
+    """Checks by name, made when they are first added to."""
+
+    def add(self, name: str, error: float, limit: float = TOLERANCE, unit: str = "std") -> None:
+        """Takes one comparison into account."""
+        self.setdefault(name, Check(name, limit, unit)).add(error)
+
+
+@dataclass(frozen=True)
+class GraphRun:
+    """What one graph was fed and gave."""
+
+    graph: str
+    inputs: dict[str, FloatArray]
+    outputs: dict[str, FloatArray]
+
+
+def sample_photo(path: Path | None = None) -> Pixels:
+    """A photo to validate on, uint8 [H,W,3]: the given file, or the portrait that matplotlib carries."""
+    if path is not None:
+        return read_image(path).pixels
+    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+        return read_image(file).pixels
+
+
+def crop(photo: Pixels, height: int, width: int) -> Pixels:
+    """The upper left part of a photo, its last row and column repeated where it is too small."""
+    short = [(0, max(0, size - have)) for size, have in zip((height, width), photo.shape, strict=False)]
+    return np.pad(photo, (*short, (0, 0)), mode="edge")[:height, :width]
+
+
+def run_graphs(
+    backend: Backend, tables: EntropyTables, channels: int, image: FloatArray, quality: float
+) -> Iterator[GraphRun]:
+    """Runs a whole encode and decode of an image [1,3,H,W], graph after graph, each on what came before."""
+    level = np.array([quality], np.float32)
+
+    def run(graph: str, **inputs: FloatArray) -> GraphRun:
+        return GraphRun(graph, inputs, backend.run(graph, inputs))
+
+    yield (analysis := run("analysis", image=image, quality=level))
+    y, z = analysis.outputs["y"], analysis.outputs["z"]
+    medians = tables.medians[:, None, None]
+    z_hat = quantize(z - medians, "hyper-latent").astype(np.float32) + medians
+    yield (hyper := run("hyper_synthesis", z_hat=z_hat, quality=level))
+    y_hat, shared = np.zeros_like(y), {}
+    for step in schedule(channels):
+        yield (context := run(f"context_{step.index}", **hyper.outputs, **shared, y_hat=y_hat.copy()))
+        means = context.outputs["means"][0]
+        scatter(y_hat[0], step, np.rint(gather(y[0], step) - means) + means)
+        shared = {k: v for k, v in context.outputs.items() if k == "channel_context"} or shared
+    yield run("synthesis", y_hat=y_hat, quality=level)
+
+
+def compare_graphs(
+    reference: Backend, tested: Backend, tables: EntropyTables, channels: int, photo: Pixels, report: Report
+) -> Checks:
+    """Feeds every graph of `tested` what `reference` had, and compares the outputs."""
+    checks = Checks()
+    steps = {f"context_{step.index}": step for step in schedule(channels)}
+    for height, width in SIZES:
+        image = to_tensor(crop(photo, height, width))
+        for quality in QUALITIES:
+            report(f"{width}x{height} at quality {quality:g}")
+            y = np.empty(0)
+            for run in run_graphs(reference, tables, channels, image, quality):
+                y = run.outputs.get("y", y)
+                found = tested.run(run.graph, run.inputs)
+                for name, expected in run.outputs.items():
+                    checks.add(f"{run.graph}.{name}", relative_error(found[name], expected))
+                if run.graph in steps:
+                    values = gather(y[0], steps[run.graph])
+                    _compare_symbols(checks, tables, values, found, run.outputs)
+    return checks
+
+
+def relative_error(found: FloatArray, expected: FloatArray) -> float:
+    """Largest difference, in units of the expected values' standard deviation where that is above 1."""
+    if found.shape != expected.shape:
+        return float("nan")
+    return float(np.abs(found - expected).max() / max(1.0, float(expected.std())))
+
+
+def _compare_symbols(
+    checks: Checks,
+    tables: EntropyTables,
+    values: FloatArray,
+    found: Mapping[str, FloatArray],
+    expected: Mapping[str, FloatArray],
+) -> None:
+    """Share of a step's symbols and table rows that come out differently."""
+    symbols, rows = (
+        np.mean(np.rint(values - found["means"][0]) != np.rint(values - expected["means"][0])),
+        np.mean(tables.indexes(found["scales"]) != tables.indexes(expected["scales"])),
+    )
+    checks.add("symbols that differ", float(symbols), SYMBOL_TOLERANCE, "of all")
+    checks.add("table rows that differ", float(rows), SYMBOL_TOLERANCE, "of all")
+
+
+def check_batches(checks: Checks, tested: Backend, photo: Pixels) -> None:
+    """A batch that mixes qualities gives what its samples give alone."""
+    height, width = SIZES[0]
+    images = [to_tensor(crop(photo[shift:], height, width)) for shift in (0, 64)]
+    levels = [np.array([quality], np.float32) for quality in (QUALITIES[0], QUALITIES[-1])]
+    batch = tested.run("analysis", {"image": np.concatenate(images), "quality": np.concatenate(levels)})
+    alone = [
+        tested.run("analysis", {"image": i, "quality": q}) for i, q in zip(images, levels, strict=True)
+    ]
+    for name, value in batch.items():
+        expected = np.concatenate([sample[name] for sample in alone])
+        checks.add(f"analysis.{name} in a batch", relative_error(value, expected))
+    latents = np.concatenate([sample["y"] for sample in alone])
+    image = tested.run("synthesis", {"y_hat": latents, "quality": np.concatenate(levels)})["image"]
+    singles = [
+        tested.run("synthesis", {"y_hat": s["y"], "quality": q})["image"]
+        for s, q in zip(alone, levels, strict=True)
+    ]
+    checks.add("synthesis.image in a batch", relative_error(image, np.concatenate(singles)))
+
+
+def check_round_trip(checks: Checks, codec: Codec, photo: Pixels) -> None:
+    """Files decode to exactly the picture that the encoder's own latent gives, whatever the size."""
+    for (height, width), quality in zip(((191, 193), (1, 1), (192, 256)), QUALITIES, strict=True):
+        pixels = crop(photo, height, width)
+        data = codec.compress(pixels, quality)
+        expected = from_tensor(codec.reconstruct(pixels, quality), height, width)
+        wrong = int((codec.decompress(data) != expected).sum())
+        checks.add("decoded pixels that differ from the encoder's", wrong, 0, "pixels")
+
+
+def validate(
+    bundle: Bundle, model: polc.Codec, photo: Pixels, report: Report = lambda line: None
+) -> list[Check]:
+    """Every check of a bundle against the PyTorch model it was made from.
+
+    Args:
+        bundle: the bundle.
+        model: the model.
+        photo: uint8 [H,W,3].
+        report: called with a line for each case begun.
+    """
+    with Codec(bundle) as codec:
+        tables, channels = codec.latent_coder.tables, codec.latent_coder.channels
+        checks = compare_graphs(TorchBackend(model), codec.backend, tables, channels, photo, report)
+        report("batches and whole files")
+        check_batches(checks, codec.backend, photo)
+        check_round_trip(checks, codec, photo)
+    return list(checks.values())
