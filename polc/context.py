@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from polc_runtime.coding.schedule import Step, schedule
 
 from .presets import ModelConfig
+
 
 def decoded_mask(kernel_size: int, step: Step, before: list[Step]) -> Tensor:
     """Taps of a spatial-context kernel that may see positions decoded before: float32 [k, k].
@@ -104,6 +106,10 @@ class ContextModel(nn.Module):
             size = step.channels.stop - step.channels.start
             self.spatial[str(index)] = SpatialContext(size, kernel_size, step, before)
 
+    def spatial_net(self, index: int) -> SpatialContext:
+        """The spatial context of a step, one of `SPATIAL_KERNELS`."""
+        return cast(SpatialContext, self.spatial[str(index)])
+
     def channel_context(self, group: int, params: Tensor, y_hat: Tensor | None) -> Tensor:
         """Context of a group from the groups before it.
 
@@ -147,15 +153,13 @@ class ContextModel(nn.Module):
                 spatial = torch.zeros_like(here)
             else:
                 assert y_hat is not None
-                spatial = self.spatial[str(index)].at(y_hat[:, step.channels], row, column)
+                spatial = self.spatial_net(index).at(y_hat[:, step.channels], row, column)
             found = net(torch.cat([params[:, :, row::2, column::2], spatial, here], 1)).chunk(2, 1)
             scales.append(found[0])
             means.append(found[1])
         return torch.cat(scales, 1), torch.cat(means, 1)
 
-    def forward(
-        self, params: Tensor, code: Callable[[Step, Tensor, Tensor], Tensor], like: Tensor
-    ) -> Tensor:
+    def forward(self, params: Tensor, code: Callable[[Step, Tensor, Tensor], Tensor], like: Tensor) -> Tensor:
         """Runs the nine steps in order.
 
         Args:

@@ -23,4 +23,5 @@ def interpolate_levels(table: Tensor, quality: Tensor) -> Tensor:
     fraction = (quality - lower).unsqueeze(-1)
     above = lower.to(torch.int64)
     magnitudes = torch.cat([table, table[-1:]]).abs()
-    return magnitudes.index_select(0, above - 1).pow(1 - fraction) * magnitudes.index_select(0, above).pow(fraction)
+    at_floor, at_next = magnitudes.index_select(0, above - 1), magnitudes.index_select(0, above)
+    return at_floor.pow(1 - fraction) * at_next.pow(fraction)

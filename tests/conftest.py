@@ -73,3 +73,11 @@ def tiny_bundle(tiny_checkpoint: Path) -> Path:
     from polc_export import export_bundle
 
     return export_bundle(tiny_checkpoint).bundle.path
+
+
+@pytest.fixture(scope="session")
+def official_bundle(official_checkpoint: Path) -> Path:
+    """The full-size model with golden tables, exported and validated: minutes."""
+    from polc_export import export_bundle
+
+    return export_bundle(official_checkpoint).bundle.path

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import onnx
 import onnx.defs
 from onnx import helper, shape_inference
+
 from polc_runtime.errors import ExportError
 
 from .graph_builder import GraphBuilder, Value

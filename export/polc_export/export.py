@@ -94,6 +94,7 @@ def export_bundle(
             for check in checks:
                 report(check.line())
             if failed := [check for check in checks if not check.passed]:
-                raise ExportError("the bundle is not equal to the model: " + "; ".join(c.line() for c in failed))
+                lines = "; ".join(check.line() for check in failed)
+                raise ExportError(f"the bundle is not equal to the model: {lines}")
             write_manifest(folder, manifest, tuple(check.to_dict() for check in checks))
     return ExportResult(Bundle.load(out), checks)

@@ -1,4 +1,4 @@
-"""One graph of a model to one ONNX file's contents: traced by torch.onnx, axes named, attention made portable."""
+"""One graph of a model as an ONNX model: traced by torch.onnx, axes named, attention made portable."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def _tidy(model: onnx.ModelProto, spec: GraphSpec, metadata: Mapping[str, str]) 
                     dim.dim_value = axis
     del model.graph.value_info[:]
     model.graph.name = spec.name
-    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer, model.graph):
+    graph = model.graph
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del item.metadata_props[:]
         item.doc_string = ""
     model.doc_string = ""

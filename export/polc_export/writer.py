@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import shutil
 import tempfile
@@ -131,7 +132,7 @@ def _write_graph(folder: Path, spec: GraphSpec, model: onnx.ModelProto, opset: i
         inputs=spec.inputs,
         outputs=spec.outputs,
         exact=spec.exact,
-        parameters=sum(onnx.numpy_helper.to_array(t).size for t in model.graph.initializer if t.data_type == 1),
+        parameters=sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type == t.FLOAT),
     )
 
 

@@ -1,4 +1,4 @@
-"""The registered operator `polc::na2d`: what exporters see as one node, with this project's kernels behind it."""
+"""The registered operator `polc::na2d`: one node to exporters, with this project's kernels behind it."""
 
 from __future__ import annotations
 

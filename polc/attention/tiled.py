@@ -21,12 +21,13 @@ class AxisTiles:
     second, the last but one and the last tile. Needs T > kernel_size // 2.
     """
 
-    query: Tensor  # int64 [tiles, T]
+    query: Tensor  # int64 [tiles, T], clamped into the axis
     key: Tensor  # int64 [tiles, P], clamped into the axis
     pattern: Tensor  # int64 [tiles], which of the four patterns a tile follows
     valid: Tensor  # bool [4, T, P], whether a query attends to a key
     offset: Tensor  # int64 [4, T, P], index into the relative position bias
-    untile: Tensor  # int64 [length], where each query stands after tiling
+    home: Tensor  # int64 [length], the tile that holds each position
+    slot: Tensor  # int64 [length], and where in the tile
 
 
 def axis_tiles(length: int, kernel_size: int, device: torch.device) -> AxisTiles:
@@ -42,13 +43,19 @@ def axis_tiles(length: int, kernel_size: int, device: torch.device) -> AxisTiles
     window = key[:, None, :]
     valid = (window >= start) & (window < start + kernel_size) & (window < length)
     offset = (window - query[..., None] + kernel_size - 1).clamp(0, 2 * kernel_size - 2)
-    pattern = torch.ones_like(index)
-    pattern[-2:] = torch.tensor([2, 3], device=device)[-count:]
-    pattern[0] = 0
+    pattern = index.clamp(max=1) * (index - count + 4).clamp(min=1)
     examples = torch.tensor([0, 1, count - 2, count - 1], device=device).clamp(0, count - 1)
     position = torch.arange(length, device=device)
-    untile = position // tile * tile + position - first[position // tile]
-    return AxisTiles(query, key.clamp(0, length - 1), pattern, valid[examples], offset[examples], untile)
+    home = position // tile
+    return AxisTiles(
+        query=query,
+        key=key.clamp(0, length - 1),
+        pattern=pattern,
+        valid=valid[examples],
+        offset=offset[examples],
+        home=home,
+        slot=position - first[home],
+    )
 
 
 def pattern_bias(rpb: Tensor | None, rows: AxisTiles, columns: AxisTiles, like: Tensor) -> Tensor:
@@ -64,31 +71,48 @@ def pattern_bias(rpb: Tensor | None, rows: AxisTiles, columns: AxisTiles, like: 
     return bias.permute(1, 2, 0, 3, 4, 5, 6).flatten(5, 6).flatten(3, 4)
 
 
+def flat_index(rows: Tensor, columns: Tensor, width: int, heads: int) -> Tensor:
+    """Where the vectors of tiles lie in [H*W*heads]: [row tiles, column tiles, heads, r*c].
+
+    Args:
+        rows: positions along the height, [row tiles, r].
+        columns: positions along the width, [column tiles, c].
+        width: W.
+        heads: number of heads.
+    """
+    head = torch.arange(heads, device=rows.device)
+    position = rows[:, None, None, :, None] * width + columns[None, :, None, None, :]
+    return (position * heads + head[:, None, None]).flatten(3)
+
+
 def na2d_tiled(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, scale: float) -> Tensor:
     """Neighbourhood attention over tiles of queries, a few rows of tiles at a time.
 
-    Arguments and result as in `polc.na2d`.
+    One gather brings each tile's vectors together, heads first, so that nothing is transposed. Arguments and
+    result as in `polc.na2d`.
     """
-    batch, height, width, heads, dim = q.shape
-    rows = axis_tiles(int(height), kernel_size, q.device)
-    columns = axis_tiles(int(width), kernel_size, q.device)
+    batch, height, width, heads, dim = (int(size) for size in q.shape)
+    rows = axis_tiles(height, kernel_size, q.device)
+    columns = axis_tiles(width, kernel_size, q.device)
     bias = pattern_bias(rpb, rows, columns, q)[:, columns.pattern]
-    count, tile = rows.query.shape
+    flat = [t.reshape(batch, height * width * heads, dim) for t in (q * scale, k, v)]
 
-    def gather(x: Tensor, row_index: Tensor, column_index: Tensor) -> Tensor:
-        """[B,H,W,heads,dim] -> [B, tile rows, tile columns, heads, rows*columns of a tile, dim]."""
-        x = x[:, row_index][:, :, :, column_index]
-        return x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 5)
+    def gather(x: Tensor, row_positions: Tensor, column_positions: Tensor) -> Tensor:
+        """[B, H*W*heads, dim] -> [B, row tiles, column tiles, heads, positions of a tile, dim]."""
+        index = flat_index(row_positions, column_positions, width, heads)
+        return x.index_select(1, index.flatten()).view(batch, *index.shape, dim)
 
-    per_row = batch * columns.query.shape[0] * bias.shape[-1] * heads * tile * tile
-    step = max(1, MAX_CHUNK_LOGITS // per_row)
+    (row_tiles, tile), column_tiles = rows.query.shape, columns.query.shape[0]
+    step = max(1, MAX_CHUNK_LOGITS // (batch * column_tiles * bias.shape[-1] * heads * tile * tile))
     chunks = []
-    for begin in range(0, count, step):
+    for begin in range(0, row_tiles, step):
         part = slice(begin, begin + step)
-        queries = gather(q, rows.query[part], columns.query) * scale
-        keys = gather(k, rows.key[part], columns.key)
-        values = gather(v, rows.key[part], columns.key)
-        logits = queries @ keys.transpose(-1, -2) + bias[rows.pattern[part]]
-        out = (logits.softmax(-1) @ values).unflatten(4, (tile, tile))
-        chunks.append(out.permute(0, 1, 4, 2, 5, 3, 6).flatten(1, 2).flatten(2, 3))
-    return torch.cat(chunks, 1)[:, rows.untile][:, :, columns.untile]
+        keys, values = (gather(x, rows.key[part], columns.key) for x in flat[1:])
+        logits = gather(flat[0], rows.query[part], columns.query) @ keys.transpose(-1, -2)
+        chunks.append((logits + bias[rows.pattern[part]]).softmax(-1) @ values)
+    tiles = torch.cat(chunks, 1).view(batch, -1, dim)
+    row = rows.home * (column_tiles * heads * tile * tile) + rows.slot * tile
+    column = columns.home * (heads * tile * tile) + columns.slot
+    head = torch.arange(heads, device=q.device) * (tile * tile)
+    place = (row[:, None, None] + column[:, None] + head).flatten()
+    return tiles.index_select(1, place).view(q.shape)

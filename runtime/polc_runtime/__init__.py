@@ -1,9 +1,9 @@
 """The torch-free runtime of polc: bundles of graphs, `.polc` files, pixels.
 
-    from polc_runtime import Codec
-    with Codec.load("my.bundle") as codec:
-        data = codec.compress(image, quality=4)
-        image = codec.decompress(data)
+>>> from polc_runtime import Codec  # doctest: +SKIP
+>>> with Codec.load("my.bundle") as codec:
+...     data = codec.compress(image, quality=4)
+...     image = codec.decompress(data)
 """
 
 from importlib.metadata import PackageNotFoundError, version

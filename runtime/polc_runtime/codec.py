@@ -159,8 +159,8 @@ class Codec:
         manifest = self.bundle.manifest
         if header.fingerprint != manifest.fingerprint[:8]:
             raise BitstreamError(
-                f"made with another model: fingerprint {header.fingerprint.hex()}, the bundle {self.bundle.name} "
-                f"has {manifest.fingerprint[:8].hex()}"
+                f"made with another model: fingerprint {header.fingerprint.hex()}, "
+                f"the bundle {self.bundle.name} has {manifest.fingerprint[:8].hex()}"
             )
         if header.codec_id != manifest.codec_id[:4]:
             warnings.warn(

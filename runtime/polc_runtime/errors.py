@@ -1,4 +1,4 @@
-"""Every error this project raises for its user: one base class, one child for each kind of thing that is wrong."""
+"""Every error this project raises for its user: one base class, one child for each kind of fault."""
 
 
 class PolcError(Exception):

@@ -41,7 +41,8 @@ def rewrite(official, change, wrap=lambda state: {"state_dict": state}):
 
 def same_weights(a, b):
     states = [dict(model.named_parameters()) for model in (a, b)]
-    return states[0].keys() == states[1].keys() and all(torch.equal(v, states[1][k]) for k, v in states[0].items())
+    same = {key: torch.equal(value, states[1][key]) for key, value in states[0].items()}
+    return states[0].keys() == states[1].keys() and all(same.values())
 
 
 def test_own_layout_keeps_weights_dimensions_and_metadata(codec, tmp_path):
@@ -121,8 +122,14 @@ def test_empty_stored_tables_are_no_tables(official):
         (lambda s: s.pop("g_a1.residual_group.blocks.0.attn.rpb"), "1 relative position biases are missing"),
         (lambda s: s.pop("h_s3.weight"), "missing weights: h_s3.weight"),
         (lambda s: s.update({"g_b.weight": torch.zeros(1)}), "unknown weights: g_b.weight"),
-        (lambda s: s.update({"h_s1.weight": torch.zeros(16, 16, 5, 5)}), r"h_s1.weight gives .* \(16, 16, 5, 5\)"),
-        (lambda s: s.update({"h_s1.bias": torch.full((16,), torch.nan)}), "h_s1.bias holds values that are not"),
+        (
+            lambda s: s.update({"h_s1.weight": torch.zeros(16, 16, 5, 5)}),
+            r"h_s1.weight .* \(16, 16, 5, 5\)",
+        ),
+        (
+            lambda s: s.update({"h_s1.bias": torch.full((16,), torch.nan)}),
+            "h_s1.bias holds values",
+        ),
         (
             lambda s: s.update({"sc_transform_1.mask": torch.ones_like(s["sc_transform_1.mask"])}),
             "sc_transform_1.mask is not the mask",

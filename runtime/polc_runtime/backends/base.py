@@ -1,4 +1,4 @@
-"""What a backend is: something that runs a bundle's graphs on arrays, and the registry to find one by name."""
+"""What a backend is: something that runs a bundle's graphs on arrays; and how to find one by name."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def make_backend(name: str, bundle: Bundle, options: BackendOptions) -> Backend:
             factory = point.load()
         except ImportError as error:
             raise BackendUnavailable(
-                f"the backend {name} needs {error.name or error}, which is not installed: pip install 'polc[export]'"
+                f"the backend {name} needs {error.name or error}, which is not installed: "
+                "pip install 'polc[export]'"
             ) from None
         return factory(bundle, options)
     raise BackendUnavailable(f"no backend is named {name!r}; there are {', '.join(backend_names())}")

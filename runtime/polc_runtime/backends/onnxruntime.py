@@ -18,8 +18,7 @@ except ImportError as error:
     raise BackendUnavailable("the backend onnxruntime is not installed: pip install onnxruntime") from error
 
 EXACT_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-"""Optimisation of the graphs both sides of a stream must agree on: fixed, so that versions and machines differ
-as little as they can."""
+"""Optimisation of the graphs that both sides of a stream must agree on: fixed, so that they differ little."""
 
 
 class OnnxRuntimeBackend:
@@ -75,7 +74,9 @@ class OnnxRuntimeBackend:
             raise BundleError(
                 f"{self.bundle.path}: ONNX Runtime cannot load {graph.file}: {first_line(error)}"
             ) from None
-        found = {value.name for value in session.get_inputs()} | {value.name for value in session.get_outputs()}
+        found = {value.name for value in (*session.get_inputs(), *session.get_outputs())}
         if found != graph.inputs.keys() | graph.outputs.keys():
-            raise BundleError(f"{self.bundle.path}: {graph.file} has other inputs and outputs than the manifest says")
+            raise BundleError(
+                f"{self.bundle.path}: {graph.file} has other inputs and outputs than the manifest says"
+            )
         return session

@@ -26,7 +26,8 @@ def find_bundle(bundle: str | Path | None) -> Path:
     chosen = bundle if bundle is not None else os.environ.get(ENVIRONMENT)
     if not chosen:
         raise BundleError(
-            f"no bundle is named: pass --bundle FOLDER or set {ENVIRONMENT}; polc-export makes one from a checkpoint"
+            f"no bundle is named: pass --bundle FOLDER or set {ENVIRONMENT}; "
+            "polc-export makes one from a checkpoint"
         )
     path = Path(chosen)
     if not path.is_dir():

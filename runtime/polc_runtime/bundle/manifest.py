@@ -140,7 +140,8 @@ class Manifest:
             raise BundleError("manifest.json: format is not a version")
         if version[0] > FORMAT_VERSION[0]:
             raise BundleError(
-                f"the bundle has format {version[0]}, this runtime reads up to {FORMAT_VERSION[0]}: upgrade polc"
+                f"the bundle has format {version[0]}, this runtime reads up to {FORMAT_VERSION[0]}: "
+                "upgrade polc"
             )
         return cls._parse(root)
 
@@ -189,11 +190,10 @@ class Manifest:
             if graph.exact or graph.precision == precision:
                 return graph
         if found:
-            raise BundleError(
-                f"{name} is there in {', '.join(g.precision for g in found)}, not in {precision}; export it with "
-                f"--precision {precision}"
-            )
-        raise BundleError(f"the bundle has no graph {name!r}; it has {', '.join(g.name for g in self.graphs)}")
+            there = ", ".join(g.precision for g in found)
+            raise BundleError(f"{name} is there in {there}, not in {precision}; export it in {precision}")
+        names = ", ".join(dict.fromkeys(g.name for g in self.graphs))
+        raise BundleError(f"the bundle has no graph {name!r}; it has {names}")
 
 
 class _Fields:
@@ -226,7 +226,8 @@ class _Fields:
         return [float(v) for v in values]
 
     def axes(self, key: str) -> dict[str, Axes]:
-        return {str(name): tuple(shape) for name, shape in self.get(key, dict).items() if isinstance(shape, list)}
+        shapes = self.get(key, dict).items()
+        return {str(name): tuple(shape) for name, shape in shapes if isinstance(shape, list)}
 
 
 def _is_size(value: Any) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from polc_runtime.coding import rans
 from polc_runtime.coding.tables import CdfTable, EntropyTables
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from polc_runtime.coding.scale_search import ScaleSearch
 from polc_runtime.coding.tables import CdfTable, EntropyTables
 from polc_runtime.errors import BitstreamError, BundleError

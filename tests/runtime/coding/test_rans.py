@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from polc_runtime.coding import rans, rans_reference
 from polc_runtime.coding.tables import CdfTable, EntropyTables
 from polc_runtime.errors import BackendUnavailable, BitstreamError, UsageError

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from polc_runtime.coding.schedule import ALL_POSITIONS, gather, group_sizes, scatter, schedule
 
 

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from polc_runtime.coding import pool, rans
 from polc_runtime.coding.tables import EntropyTables
 from polc_runtime.errors import BitstreamError

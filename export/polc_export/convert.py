@@ -1,0 +1,50 @@
+"""Checkpoint to checkpoint: between this project's layout and the official one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from polc import codec_id, load_checkpoint, save_checkpoint, save_official
+from polc_runtime.errors import UsageError
+
+
+def convert_checkpoint(
+    checkpoint: Path, out: Path, official_layout: bool = False, force: bool = False
+) -> dict[str, Any]:
+    """Rewrites a checkpoint, stored entropy tables included; the file appears whole or not at all.
+
+    Args:
+        checkpoint: in either layout.
+        out: `.safetensors`; for the official layout also a torch file such as `.pth.tar`.
+        official_layout: write official key names.
+        force: replace an existing file.
+
+    Returns:
+        Facts for a report: input, output, layout, parameters, codec_id.
+
+    Raises:
+        CheckpointError: the checkpoint is not usable, or has no place in the layout.
+        UsageError: `out` exists or has another suffix.
+    """
+    if not official_layout and out.suffix != ".safetensors":
+        raise UsageError(f"{out}: this project's layout is written as .safetensors")
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists; pass --force to replace it")
+    loaded = load_checkpoint(checkpoint)
+    temporary = out.with_name(f".{out.name}.part{out.suffix}")
+    try:
+        if official_layout:
+            save_official(temporary, loaded.codec, loaded.stored_tables)
+        else:
+            save_checkpoint(temporary, loaded.codec, loaded.metadata, loaded.stored_tables)
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {
+        "input": str(checkpoint),
+        "output": str(out),
+        "layout": "official" if official_layout else "polc",
+        "parameters": sum(p.numel() for p in loaded.codec.parameters()),
+        "codec_id": codec_id(loaded.codec).hex(),
+    }

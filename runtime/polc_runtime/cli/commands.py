@@ -1,0 +1,324 @@
+"""What each command of `polc` does for one input; `runner.run` does it for all of them.
+
+numpy, Pillow and the codec are imported inside, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import UsageError
+from ..files import STANDARD, Job, Source, Target, expand, plan
+from ..limits import DEFAULT_LIMITS
+from .console import printable
+from .options import CodecChoice, Output, Reporting, codec_choice, inputs, output, recursive, reporting
+from .runner import Facts, run, table
+
+if TYPE_CHECKING:
+    from ..codec import Codec
+    from ..coding.container import Container
+    from ..images import Pixels
+
+POLC = ".polc"
+DEFAULT_QUALITY = 4.0
+
+Coder = Callable[["Codec", "Pixels"], tuple[float, bytes]]
+"""Codec and picture -> the quality chosen and the `.polc` file."""
+
+
+def _finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number", context, parameter)
+    return value
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  polc compress photo.png -o photo.polc --bundle nano/
+  polc compress photos/ -o coded/ --recursive --quality 5.5
+  polc compress photo.png -o photo.polc --bpp 0.3
+  polc compress *.jpg -o coded/ --max-bytes 20000 --json > report.json
+  cat photo.png | polc compress - -o - > photo.polc"""
+)
+@inputs("IMAGES")
+@output
+@click.option(
+    "--quality",
+    type=click.FloatRange(1, 8),
+    callback=_finite,
+    help=f"From 1 (smallest) to 8 (best), in steps of 1/256. Default: {DEFAULT_QUALITY:g}.",
+)
+@click.option(
+    "--bpp",
+    type=click.FloatRange(0, min_open=True),
+    callback=_finite,
+    help="The largest quality with at most this many bits of file for each pixel; within 1 %.",
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(min=1),
+    help="The largest quality whose file is not larger; within 1 %.",
+)
+@recursive
+@codec_choice
+@reporting
+def compress(
+    arguments: tuple[str, ...],
+    output: Output,
+    quality: float | None,
+    bpp: float | None,
+    max_bytes: int | None,
+    recursive: bool,
+    codec_choice: CodecChoice,
+    reporting: Reporting,
+) -> int:
+    """Compress images to .polc files.
+
+    IMAGES are files of any kind Pillow reads, folders, or '-'. Of an animation the first frame is taken; EXIF
+    rotation is applied, transparency laid on white.
+    """
+    from ..images import INPUT_SUFFIXES
+
+    coder = _coder(quality, bpp, max_bytes)
+    jobs = _jobs(expand(arguments, INPUT_SUFFIXES, recursive), output, reporting, INPUT_SUFFIXES, POLC)
+    with codec_choice.load() as codec:
+        work = partial(_compress_one, codec, coder, output.force)
+        return run("compress", jobs, work, reporting, about=_about(codec, codec_choice))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  polc decompress photo.polc -o photo.png
+  polc decompress coded/ -o pictures/ --recursive --format webp
+  polc decompress photo.polc -o - | display -"""
+)
+@inputs("FILES")
+@output
+@click.option(
+    "--format",
+    "format_",
+    metavar="FORMAT",
+    help="png, jpg, webp, tif, bmp or ppm. Default: OUT's suffix, or png.",
+)
+@recursive
+@codec_choice
+@reporting
+def decompress(
+    arguments: tuple[str, ...],
+    output: Output,
+    format_: str | None,
+    recursive: bool,
+    codec_choice: CodecChoice,
+    reporting: Reporting,
+) -> int:
+    """Decompress .polc files to 8-bit RGB images.
+
+    FILES are .polc files, folders, or '-'. jpg is written at quality 95; every other format is lossless.
+    """
+    from ..images import output_suffix
+
+    suffix = output_suffix(format_ or "png")
+    jobs = _jobs(expand(arguments, {POLC}, recursive), output, reporting, {POLC}, suffix)
+    suffixes = {job: _format(job.target, format_) for job in jobs}
+    with codec_choice.load() as codec:
+        work = partial(_decompress_one, codec, suffixes, output.force)
+        return run("decompress", jobs, work, reporting, about=_about(codec, codec_choice))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  polc verify photo.polc
+  polc verify archive/ --recursive --json"""
+)
+@inputs("FILES")
+@recursive
+@codec_choice
+@reporting
+def verify(
+    arguments: tuple[str, ...], recursive: bool, codec_choice: CodecChoice, reporting: Reporting
+) -> int:
+    """Check .polc files: decode every symbol and compare all checksums, without making the image.
+
+    A line 'FILE: ok' on standard output for each good file, an error line for each bad one, and exit code 2
+    if there is any. The bundle must be the one that made the files.
+    """
+    jobs = [Job(source) for source in expand(arguments, {POLC}, recursive)]
+    with codec_choice.load() as codec:
+        work = partial(_verify_one, codec)
+        return run("verify", jobs, work, reporting, _verify_text, _about(codec, codec_choice))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  polc info photo.polc
+  polc info nano/ --json"""
+)
+@inputs("FILE|BUNDLE")
+@reporting
+def info(arguments: tuple[str, ...], reporting: Reporting) -> int:
+    """Show what .polc files and bundles hold.
+
+    Of a .polc file the header and the size of each section, which needs no bundle; of a bundle, a folder, the
+    summary of its manifest.
+    """
+    jobs = [Job(_named(argument)) for argument in arguments]
+    return run("info", jobs, _info_one, reporting, _info_text)
+
+
+COMMANDS: dict[str, click.Command] = {
+    "compress": compress,
+    "decompress": decompress,
+    "verify": verify,
+    "info": info,
+}
+
+
+def _coder(quality: float | None, bpp: float | None, max_bytes: int | None) -> Coder:
+    """The coder for the one of the three that is given, or for the default quality."""
+    from ..rate import STEPS, closest_to_bpp, largest_quality_within
+
+    if sum(value is not None for value in (quality, bpp, max_bytes)) > 1:
+        raise UsageError("--quality, --bpp and --max-bytes exclude each other; give one of them")
+    if bpp is not None:
+        return lambda codec, pixels: closest_to_bpp(
+            partial(codec.compress, pixels),
+            bpp,
+            pixels.shape[1],
+            pixels.shape[0],
+            *codec.bundle.manifest.quality_range,
+        )
+    if max_bytes is not None:
+        return lambda codec, pixels: largest_quality_within(
+            partial(codec.compress, pixels), max_bytes, *codec.bundle.manifest.quality_range
+        )
+    chosen = round((DEFAULT_QUALITY if quality is None else quality) * STEPS) / STEPS
+    return lambda codec, pixels: (chosen, codec.compress(pixels, chosen))
+
+
+def _jobs(
+    sources: list[Source], output: Output, reporting: Reporting, strip: Collection[str], suffix: str
+) -> list[Job]:
+    """Plans the outputs, and refuses what cannot go to standard output."""
+    if output.output == STANDARD and reporting.as_json:
+        raise UsageError("--json and '-o -' both want standard output; write the result to a file")
+    if output.output == STANDARD and os.isatty(1):
+        raise UsageError("'-o -' would write binary data to the terminal; redirect it, or name a file")
+    return plan(sources, output.output, strip, suffix)
+
+
+def _format(target: Target | None, format_: str | None) -> str:
+    """The suffix in `images.OUTPUT_FORMATS` to write a target in."""
+    from ..images import output_suffix
+
+    if target is None or target.path is None:
+        return output_suffix(format_ or "png")
+    if format_ is None:
+        return output_suffix(target.path.suffix)
+    suffix = output_suffix(format_)
+    if target.path.suffix and output_suffix(target.path.suffix) != suffix:
+        raise UsageError(f"--format {format_} does not fit the name {target.name}; leave one of them out")
+    return suffix
+
+
+def _about(codec: Codec, choice: CodecChoice) -> Facts:
+    return {"bundle": str(codec.bundle.path), "model": codec.bundle.name, "backend": choice.backend}
+
+
+def _target(job: Job) -> Target:
+    if job.target is None:
+        raise ValueError(f"{job.source.name} was planned without an output")
+    return job.target
+
+
+def _compress_one(codec: Codec, coder: Coder, force: bool, job: Job) -> Facts:
+    from ..images import read_image
+
+    target = _target(job)
+    target.check(force)
+    pixels, notices = read_image(job.source.read(), name=job.source.name)
+    quality, data = coder(codec, pixels)
+    target.write(data, force)
+    facts = _coded_facts(pixels.shape[1], pixels.shape[0], quality, data)
+    return {**facts, "sha256": hashlib.sha256(data).hexdigest(), "notices": list(notices)}
+
+
+def _decompress_one(codec: Codec, suffixes: dict[Job, str], force: bool, job: Job) -> Facts:
+    from ..images import encode_image
+
+    target = _target(job)
+    target.check(force)
+    data = job.source.read(DEFAULT_LIMITS.max_bytes)
+    image = encode_image(codec.decompress(data), suffixes[job])
+    target.write(image, force)
+    written = {"output_bytes": len(image), "output_sha256": hashlib.sha256(image).hexdigest()}
+    return {**_header_facts(data), **written}
+
+
+def _verify_one(codec: Codec, job: Job) -> Facts:
+    data = job.source.read(DEFAULT_LIMITS.max_bytes)
+    codec.verify(data)
+    return {**_header_facts(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _verify_text(result: Facts) -> str:
+    return f"{printable(result['input'])}: ok"
+
+
+def _info_one(job: Job) -> Facts:
+    from ..bundle import Bundle
+
+    if job.source.path is not None and job.source.path.is_dir():
+        return {"kind": "bundle", **Bundle.load(job.source.path).describe()}
+    data = job.source.read(DEFAULT_LIMITS.max_bytes)
+    container = _unpack(data)
+    return {
+        "kind": "polc",
+        **_header_facts(data),
+        "fingerprint": container.header.fingerprint.hex(),
+        "codec_id": container.header.codec_id.hex(),
+        "section_bytes": dict(container.section_sizes),
+    }
+
+
+def _info_text(result: Facts) -> str:
+    hidden = {"input", "ok", "seconds", "warnings"}
+    facts = {key: value for key, value in result.items() if key not in hidden}
+    return f"{printable(result['input'])}\n{table(facts)}"
+
+
+def _unpack(data: bytes) -> Container:
+    from ..coding.container import Container
+
+    return Container.unpack(data, DEFAULT_LIMITS)
+
+
+def _header_facts(data: bytes) -> Facts:
+    header = _unpack(data).header
+    return _coded_facts(header.width, header.height, header.quality, data)
+
+
+def _coded_facts(width: int, height: int, quality: float, data: bytes) -> Facts:
+    size = len(data)
+    return {
+        "width": width,
+        "height": height,
+        "quality": quality,
+        "bytes": size,
+        "bpp": 8 * size / (width * height),
+    }
+
+
+def _named(argument: str) -> Source:
+    return Source(None if argument == STANDARD else Path(argument), Path())

@@ -1,0 +1,53 @@
+"""What the commands say on standard error: one line a message, safe to print whatever a file is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import click
+
+T = TypeVar("T")
+
+_CLEAR_LINE = "\r\x1b[K"
+_program = "polc"
+
+
+def name_program(name: str) -> None:
+    """Sets the name that every line on standard error begins with; once, when a process starts."""
+    global _program
+    _program = name
+
+
+def fail(message: str) -> None:
+    """Prints an error line."""
+    say(f"error: {message}")
+
+
+def say(message: str, over_bar: bool = False) -> None:
+    """Prints a line behind the program's name; `over_bar` clears the line of a progress bar first."""
+    click.echo(f"{_CLEAR_LINE if over_bar else ''}{_program}: {printable(message)}", err=True)
+
+
+def printable(text: str) -> str:
+    """The text with every line break, control character and undecodable byte written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+@contextmanager
+def progress(items: Sequence[T], label: str, wanted: bool) -> Iterator[Iterable[T]]:
+    """The items, behind a progress bar on standard error if it is `wanted`."""
+    if not wanted:
+        yield items
+        return
+    with click.progressbar(items, label=label, file=sys.stderr, show_pos=True) as bar:
+        yield bar
+
+
+def bar_wanted(count: int, prints_lines: bool) -> bool:
+    """Whether `count` files get a progress bar: several, on a terminal, if no lines are printed."""
+    return count > 1 and not prints_lines and sys.stderr.isatty()

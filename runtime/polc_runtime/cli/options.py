@@ -1,0 +1,126 @@
+"""The options that commands share, each declared once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..codec import Codec
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """How a command tells what it did.
+
+    Attributes:
+        as_json: one JSON document on standard output.
+        verbose: a line for each file on standard error.
+    """
+
+    as_json: bool
+    verbose: bool
+
+
+@dataclass(frozen=True)
+class CodecChoice:
+    """Which bundle runs where."""
+
+    bundle: str | None
+    backend: str
+    threads: int | None
+
+    def load(self) -> Codec:
+        """Loads the codec; imports the runtime only here."""
+        from ..codec import Codec
+
+        return Codec.load(self.bundle, backend=self.backend, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go."""
+
+    output: str
+    force: bool
+
+
+def _grouped(name: str, kind: type, options: dict[str, Decorator]) -> Decorator:
+    """A decorator that declares `options` and hands a command their values as one `kind` called `name`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(**values: Any) -> Any:
+            values[name] = kind(**{key: values.pop(key) for key in options})
+            return command(**values)
+
+        decorated: Callable[..., Any] = functools.update_wrapper(wrapped, command)
+        for option in reversed(options.values()):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+reporting = _grouped(
+    "reporting",
+    Reporting,
+    {
+        "as_json": click.option(
+            "--json", "as_json", is_flag=True, help="Print one JSON document on standard output."
+        ),
+        "verbose": click.option("-v", "--verbose", is_flag=True, help="Print a line for each file."),
+    },
+)
+
+codec_choice = _grouped(
+    "codec_choice",
+    CodecChoice,
+    {
+        "bundle": click.option(
+            "--bundle", metavar="BUNDLE", help="The bundle to code with. Default: $POLC_BUNDLE."
+        ),
+        "backend": click.option(
+            "--backend",
+            metavar="NAME",
+            default="onnxruntime",
+            show_default=True,
+            help="What runs the graphs.",
+        ),
+        "threads": click.option(
+            "--threads",
+            metavar="N",
+            type=click.IntRange(min=1),
+            help="CPU threads. Default: the backend's choice.",
+        ),
+    },
+)
+
+output = _grouped(
+    "output",
+    Output,
+    {
+        "output": click.option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            required=True,
+            help="A file for one input, a folder for several, or '-'.",
+        ),
+        "force": click.option("--force", is_flag=True, help="Overwrite files that exist."),
+    },
+)
+
+recursive = click.option(
+    "--recursive", is_flag=True, help="Take the files in sub-folders of named folders too."
+)
+
+
+def inputs(metavar: str) -> Decorator:
+    """The argument that names one or more inputs."""
+    return click.argument("arguments", metavar=f"{metavar}...", nargs=-1, required=True)

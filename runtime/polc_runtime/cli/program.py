@@ -1,0 +1,86 @@
+"""How a command line of this project runs: errors as one line each, exit codes, plain warnings."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+
+from ..errors import PolcError
+from ..files import explain
+from .console import fail, name_program, say
+
+USER_ERROR = 2
+INTERRUPTED = 130
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Context settings of every command."""
+
+
+def run_program(command: click.Command, program: str, arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line.
+
+    Args:
+        command: what to run.
+        program: its name.
+        arguments: by default those of the process.
+
+    Returns:
+        The exit code: the command's own, 2 for an error of the user's (told on stderr in one line each), 130
+        for an interrupt.
+    """
+    name_program(program)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        with _plain_warnings():
+            return command.main(arguments or ["--help"], prog_name=program, standalone_mode=False) or 0
+    except click.Abort:
+        say("interrupted")
+        return INTERRUPTED
+    except click.ClickException as error:
+        fail(_with_hint(error))
+    except PolcError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(str(explain(error)))
+    return USER_ERROR
+
+
+def version_option() -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """The option `--version`."""
+    return click.option(
+        "--version",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help="Show the version.",
+    )
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Prints Python warnings as lines of `polc`, without the place in the code they come from."""
+
+    def show(message: Warning | str, *where: object) -> None:
+        say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _with_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    return f"{message} (see '{context.command_path} --help')" if context else message
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        click.echo(f"{context.find_root().info_name} {__version__}")
+        context.exit()

@@ -1,0 +1,331 @@
+"""Files in and out: which inputs there are, what outputs are called, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from .errors import PolcError, UsageError
+
+STANDARD = "-"
+"""How a command line names standard input or standard output."""
+
+_REASONS = {
+    "ENOENT": "there is no such file or folder",
+    "ENOTDIR": "a part of the path is a file, not a folder",
+    "EISDIR": "is a folder, not a file",
+    "EACCES": "permission denied",
+    "EPERM": "permission denied",
+    "ENOSPC": "no space is left on the disk; free some and run again",
+    "EDQUOT": "the disk quota is used up; free some space and run again",
+    "EROFS": "the file system is read-only; choose another place",
+    "ENAMETOOLONG": "the name is too long",
+    "EFBIG": "the file system does not take files this large",
+    "EMFILE": "too many files are open",
+    "EPIPE": "was closed by its reader before all was written",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input.
+
+    Attributes:
+        path: the file; None for standard input.
+        place: where its output goes below an output folder, before the suffix is changed: the file's name,
+            behind the sub-folders it was found in.
+        from_folder: whether it was found in a folder that was named, and not named itself.
+    """
+
+    path: Path | None
+    place: Path
+    from_folder: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call this input."""
+        return "standard input" if self.path is None else str(self.path)
+
+    def read(self, max_bytes: int | None = None) -> bytes:
+        """All its bytes.
+
+        Raises:
+            PolcError: it cannot be read, or holds more than `max_bytes`.
+        """
+        try:
+            with self.path.open("rb") if self.path else os.fdopen(0, "rb", closefd=False) as stream:
+                data = stream.read(-1 if max_bytes is None else max_bytes + 1)
+        except OSError as error:
+            raise explain(error, self.name) from error
+        if max_bytes is not None and len(data) > max_bytes:
+            raise UsageError(f"{self.name}: is larger than the limit of {max_bytes} bytes")
+        return data
+
+
+@dataclass(frozen=True)
+class Target:
+    """One output.
+
+    Attributes:
+        path: the file; None for standard output.
+        make_folders: whether the folders it lies in are made if they are not there.
+    """
+
+    path: Path | None
+    make_folders: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages and reports call this output."""
+        return STANDARD if self.path is None else str(self.path)
+
+    def check(self, force: bool) -> None:
+        """Finds out early, before any work, what would make `write` fail.
+
+        Raises:
+            UsageError: the file exists and `force` is not given, or its folder does not exist.
+        """
+        if self.path is not None:
+            _check_free(self.path, force, folder_needed=not self.make_folders)
+
+    def write(self, data: bytes, force: bool) -> None:
+        """Writes the output, whole or not at all.
+
+        Raises:
+            PolcError: it cannot be written, or the file exists and `force` is not given.
+        """
+        if self.path is None:
+            _write_stdout(data)
+            return
+        if self.make_folders:
+            make_folder(self.path.parent)
+        write_file(self.path, data, force)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its output goes; `target` is None where a command only reads."""
+
+    source: Source
+    target: Target | None = None
+
+
+def explain(error: OSError, name: str | None = None) -> PolcError:
+    """The error to raise instead of `error`: one line that names the file and says what is wrong with it."""
+    code = errno.errorcode.get(error.errno or 0, "")
+    reason = _REASONS.get(code) or error.strerror or str(error)
+    name = name or str(error.filename or "")
+    return PolcError(f"{name}: {reason}" if name else reason)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Opens a file for reading; an `OSError` becomes a `PolcError`."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise explain(error, str(path)) from error
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, if they are not there; an `OSError` becomes a `PolcError`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UsageError(f"{path}: is a file, but a folder is needed here") from error
+    except OSError as error:
+        raise explain(error, str(path)) from error
+
+
+def write_file(path: Path, data: bytes, force: bool = False) -> None:
+    """Writes a file so that under its name there is the whole of it or what was there before.
+
+    The bytes go to a hidden file beside it, are synced to the disk, and then take the name; a link is
+    followed. The permissions are a new file's, by the umask. A device or a pipe is written to directly.
+
+    Raises:
+        UsageError: the file exists and `force` is not given, or its folder does not exist.
+        PolcError: any other reason the system gives.
+    """
+    _check_free(path, force)
+    real = Path(os.path.realpath(path))
+    temporary = real.with_name(f".polc-{secrets.token_hex(8)}.tmp")
+    try:
+        if _is_special(real):
+            real.write_bytes(data)
+            return
+        _write_synced(temporary, data)
+        if not _published_as_new(temporary, real):
+            _check_free(path, force)
+            temporary.replace(real)
+        _sync_folder(real.parent)
+    except OSError as error:
+        raise explain(error, str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def expand(arguments: Sequence[str], suffixes: Collection[str], recursive: bool = False) -> list[Source]:
+    """The inputs that arguments stand for: files, `-`, and the files with `suffixes` in folders, in order.
+
+    A file named by itself may have any suffix, and need not exist: reading it says so. Hidden files and
+    folders inside a named folder are passed over, as are links to folders.
+
+    Args:
+        arguments: paths, or `-` for standard input.
+        suffixes: in lower case, with the dot.
+        recursive: look into the folders' sub-folders too.
+
+    Raises:
+        UsageError: a folder without any such file, or `-` more than once.
+        PolcError: a folder cannot be read.
+    """
+    if list(arguments).count(STANDARD) > 1:
+        raise UsageError("standard input ('-') is named more than once")
+    return [source for argument in arguments for source in _expand_one(argument, suffixes, recursive)]
+
+
+def plan(sources: Sequence[Source], output: str, strip: Collection[str], suffix: str) -> list[Job]:
+    """Gives every input its output.
+
+    `output` is a file for one input that was named itself, and a folder for several, for inputs found in a
+    folder, if it ends in a slash, and if it is a folder. In a folder, an output is called as its input, with
+    `suffix` in place of the input's own suffix if that is one of `strip` (lower case), and behind it
+    otherwise.
+
+    Raises:
+        UsageError: two inputs would write one file, an output is an input, or `-` is no possible output here.
+    """
+    several = len(sources) > 1 or any(source.from_folder for source in sources)
+    if output == STANDARD and several:
+        raise UsageError(f"'-o -' takes one input; there are {len(sources)}. Name an output folder")
+    if output == STANDARD:
+        return [Job(source, Target(None)) for source in sources]
+    if several or output.endswith(("/", os.sep)) or Path(output).is_dir():
+        jobs = [Job(source, _target_in(Path(output), source, strip, suffix)) for source in sources]
+    else:
+        jobs = [Job(source, Target(Path(output))) for source in sources]
+    _check_distinct(jobs)
+    return jobs
+
+
+def _expand_one(argument: str, suffixes: Collection[str], recursive: bool) -> list[Source]:
+    path = Path(argument)
+    if argument == STANDARD:
+        return [Source(None, Path())]
+    if not path.is_dir():
+        return [Source(path, Path(path.name))]
+    files = [file for file in _files_below(path, recursive) if file.suffix.lower() in suffixes]
+    if not files:
+        hint = "" if recursive else "; its sub-folders are searched with --recursive"
+        raise UsageError(f"{path}: no file in this folder has one of the suffixes {_listed(suffixes)}{hint}")
+    return [Source(file, file.relative_to(path), from_folder=True) for file in files]
+
+
+def _listed(suffixes: Iterable[str]) -> str:
+    return " ".join(sorted(suffixes))
+
+
+def _files_below(folder: Path, recursive: bool) -> list[Path]:
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+        found += [Path(root, name) for name in sorted(names) if not name.startswith(".")]
+    return found
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise explain(error, str(error.filename)) from error
+
+
+def _target_in(folder: Path, source: Source, strip: Collection[str], suffix: str) -> Target:
+    if source.path is None:
+        raise UsageError(f"standard input has no name to use in the folder {folder}; give -o a file")
+    place = source.place
+    stem = place.stem if place.suffix.lower() in strip else place.name
+    return Target(folder / place.with_name(stem + suffix), make_folders=True)
+
+
+def _check_distinct(jobs: Sequence[Job]) -> None:
+    key: Callable[[Path], str] = os.path.realpath
+    inputs = {key(job.source.path): job.source for job in jobs if job.source.path is not None}
+    writers: dict[str, Source] = {}
+    for job in jobs:
+        if job.target is None or job.target.path is None:
+            continue
+        real = key(job.target.path)
+        if real in inputs:
+            raise UsageError(f"{job.target.name}: is an input, and would be overwritten; name another output")
+        if real in writers:
+            both = f"{writers[real].name} and {job.source.name}"
+            raise UsageError(
+                f"{both} would both be written to {job.target.name}; rename one, or run them apart"
+            )
+        writers[real] = job.source
+
+
+def _check_free(path: Path, force: bool, folder_needed: bool = True) -> None:
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder, not a file")
+        if not force and path.exists() and not _is_special(path):
+            raise UsageError(f"{path}: exists already; overwrite it with --force")
+        if folder_needed and not path.parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.parent} does not exist; make it first")
+    except OSError as error:
+        raise explain(error, str(path)) from error
+
+
+def _is_special(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(descriptor)
+
+
+def _published_as_new(temporary: Path, path: Path) -> bool:
+    """Names the file by a hard link, which unlike a rename never replaces a file that came meanwhile.
+
+    False if there is such a file, or the file system has no hard links.
+    """
+    try:
+        os.link(temporary, path)
+    except OSError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the new name durable, where the system can (not on Windows, nor on every network file system)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_stdout(data: bytes) -> None:
+    """Writes past Python's buffer, so that a reader that went away is an error here and not at exit."""
+    rest = memoryview(data)
+    try:
+        with os.fdopen(1, "wb", buffering=0, closefd=False) as stream:
+            while rest:
+                rest = rest[stream.write(rest) or 0 :]
+    except OSError as error:
+        raise explain(error, "standard output") from error

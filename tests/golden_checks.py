@@ -1,0 +1,93 @@
+"""What the golden vectors of the full-size codec demand of any backend that runs its graphs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from polc_runtime.coding.container import symbol_checksum
+from polc_runtime.coding.schedule import gather, scatter
+from polc_runtime.images import read_image, to_tensor
+from polc_runtime.latent import LatentCoder
+
+CASES = ("kodim05_q1", "kodim05_q3", "kodim05_q5.5", "kodim05_q8", "kodim05b_q3", "kodim05b_q8")
+TOLERANCE = 1e-4
+BOUNDARY = 1e-4
+
+
+class Case:
+    """One golden file and the image it was made from."""
+
+    def __init__(self, golden: Path, name: str):
+        self.data = dict(np.load(golden / f"codec_{name}.npz"))
+        self.quality = float(self.data["quality"][0])
+        self.level = np.array([self.quality], np.float32)
+        self.image = to_tensor(read_image(golden / f"{name.split('_')[0]}.png").pixels)
+
+    def __getitem__(self, key):
+        return self.data[key]
+
+    def step_slices(self):
+        ends = np.cumsum(self["step_sizes"])
+        return [slice(end - size, end) for end, size in zip(ends, self["step_sizes"], strict=True)]
+
+
+def assert_close(found, expected, what):
+    error = np.abs(found - expected).max() / max(1.0, expected.std())
+    assert found.shape == expected.shape and error < TOLERANCE, f"{what}: {error:.2e}"
+
+
+def check_tensors(backend, tables, case):
+    """Every tensor of encoder and decoder, each graph fed with the golden tensors before it."""
+    found = backend.run("analysis", {"image": case.image, "quality": case.level})
+    assert_close(found["y"], case["y"], "y")
+    assert_close(found["z"], case["z"], "z")
+    medians = tables.medians[:, None, None]
+    centred = case["z"][0] - medians
+    wrong = np.rint(centred) != case["z_symbols"][0]
+    assert np.all(np.abs(np.abs(centred - np.rint(centred)) - 0.5)[wrong] < BOUNDARY)
+    assert_close(case["z_symbols"] + medians, case["z_hat"], "z_hat")
+    params = backend.run("hyper_synthesis", {"z_hat": case["z_hat"], "quality": case.level})["params"]
+    assert_close(params, case["params"], "params")
+    image = backend.run("synthesis", {"y_hat": case["y_hat"], "quality": case.level})["image"]
+    assert_close(image, case["x_hat"], "x_hat")
+
+
+def check_steps(backend, tables, case):
+    """Scales, symbols and table rows of each step, fed with the golden y_hat of the steps before it."""
+    coder = LatentCoder(backend, tables, 320)
+    known = np.zeros_like(case["y_hat"])
+    shared = {}
+    for step, part in zip(coder.steps, case.step_slices(), strict=True):
+        feeds = {"params": case["params"], "y_hat": known, **shared}
+        outputs = backend.run(f"context_{step.index}", feeds)
+        shared = {k: v for k, v in outputs.items() if k == "channel_context"} or shared
+        scales, means = outputs["scales"].ravel(), outputs["means"].ravel()
+        assert_close(scales, case["scales"][part], f"scales of step {step.index}")
+        values = gather(case["y"][0], step).ravel() - means
+        wrong = np.rint(values) != case["symbols"][part]
+        to_boundary = np.abs(np.abs(values - np.floor(values)) - 0.5)
+        assert np.all(to_boundary[wrong] < BOUNDARY), f"symbols of step {step.index}"
+        wrong = tables.indexes(scales) != case["indexes"][part]
+        to_edge = np.abs(scales[wrong, None] / tables.scale_table - 1).min(1, initial=np.inf)
+        assert np.all(to_edge < BOUNDARY), f"table rows of step {step.index}"
+        scatter(known[0], step, gather(case["y_hat"][0], step))
+
+
+def check_stored_strings(backend, tables, case):
+    """The official byte strings decode, all nine steps in a row, to the official latent."""
+    coder = LatentCoder(backend, tables, 320)
+    sums = [symbol_checksum(case["symbols"][part]) for part in case.step_slices()]
+    checksums = (symbol_checksum(case["z_symbols"]), *sums)
+    z, y = case["z_string"].tobytes(), case["y_string"].tobytes()
+    y_hat = coder.decode(z, [y], checksums, case["y_hat"].shape[2:], case.quality)
+    assert_close(y_hat[None], case["y_hat"], "y_hat")
+
+
+def check_encoder(backend, tables, case):
+    """Coding the golden latents writes the official strings (no boundary is crossed in any case)."""
+    coded = LatentCoder(backend, tables, 320).encode(case["y"][0], case["z"][0], case.quality)
+    assert coded.z == case["z_string"].tobytes()
+    assert coded.y == [case["y_string"].tobytes()]
+
+
+ALL = (check_tensors, check_steps, check_stored_strings, check_encoder)
