@@ -1,0 +1,36 @@
+# Everything from a fresh clone: `make demo`, `make test`. Another interpreter: `make test PYTHON=python3.12 VENV=.venv312`.
+
+PYTHON ?= python3
+VENV ?= .venv
+PRESET ?= polc-base
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install lint types test test-full demo clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[export,dev]'
+	touch $@
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-full: test
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+demo: $(INSTALLED)
+	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh $(PRESET)
+
+clean:
+	rm -rf $(VENV) build dist demo
