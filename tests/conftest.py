@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("POLC_SHARED", REPOSITORY.parent / "shared"))
+EXPORT_COMMAND = [sys.executable, "-c", "import sys; from polc_export.cli import main; sys.exit(main())"]
 
 
 def _shared(folder: str) -> Path:
@@ -68,11 +71,19 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_checkpoint: Path) -> Path:
-    """The very small codec, exported and validated."""
-    from polc_export import export_bundle
+def tiny_export(tiny_checkpoint: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """`polc-export` on the very small codec: what it printed, and the bundle it made."""
+    command = [*EXPORT_COMMAND, "--stage1", str(tiny_checkpoint)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    return done, tiny_checkpoint.with_name("tiny.bundle")
 
-    return export_bundle(tiny_checkpoint).bundle.path
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_export: tuple[subprocess.CompletedProcess[str], Path]) -> Path:
+    """The very small codec, exported and validated."""
+    done, bundle = tiny_export
+    assert done.returncode == 0, done.stderr
+    return bundle
 
 
 @pytest.fixture(scope="session")

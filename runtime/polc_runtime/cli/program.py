@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from ..errors import PolcError
+from ..errors import CodecMismatchWarning, PolcError
 from ..files import explain
 from .console import fail, name_program, say
 
@@ -62,13 +62,15 @@ def version_option() -> Callable[[Callable[..., object]], Callable[..., object]]
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Prints Python warnings as lines of `polc`, without the place in the code they come from."""
+    """Prints this project's warnings as lines, without their place in the code, and no other package's."""
 
     def show(message: Warning | str, *where: object) -> None:
         say(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show  # type: ignore[assignment]
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", CodecMismatchWarning)
         yield
 
 

@@ -1,0 +1,78 @@
+"""The distribution builds and installs as users get it: sdist, wheel, and without a compiler."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGES = {"polc", "polc_export", "polc_runtime"}
+
+
+def run(*command, **environment):
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def install(wheel, target):
+    run("-m", "pip", "install", "--no-deps", "--target", target, wheel)
+    code = (
+        f"import sys; sys.path.insert(0, {str(target)!r}); sys.meta_path[:] = sys.meta_path[-3:]\n"
+        "import polc_runtime, polc_runtime.coding.rans as rans\n"
+        "print(polc_runtime.__file__, polc_runtime.__version__, rans.implementation())"
+    )
+    return run("-c", code).split()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """An sdist, and the wheel built from it."""
+    out = tmp_path_factory.mktemp("dist")
+    run("-m", "build", "--outdir", out)
+    (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
+    return sdist, wheel
+
+
+def test_wheel_holds_the_packages_their_types_and_licences(built):
+    names = zipfile.ZipFile(built[1]).namelist()
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == PACKAGES
+    for package in PACKAGES:
+        assert f"{package}/py.typed" in names
+    assert any(name.startswith("polc_runtime/_rans") for name in names)
+    assert [name for name in names if name.endswith(("/LICENSE", "/NOTICE"))]
+    assert not [name for name in names if "test" in name or "csrc" in name]
+
+
+def test_sdist_holds_the_sources_of_the_native_coder(built):
+    names = {name.split("/", 1)[-1] for name in tarfile.open(built[0]).getnames()}
+    assert {
+        "CMakeLists.txt",
+        "runtime/csrc/rans.h",
+        "runtime/csrc/rans_module.cpp",
+        "pyproject.toml",
+    } <= names
+
+
+def test_wheel_installs_and_codes_natively(built, tmp_path):
+    path, _, coder = install(built[1], tmp_path / "site")
+    assert path.startswith(str(tmp_path)) and coder == "native"
+
+
+def test_without_a_compiler_it_still_installs_and_says_so(tmp_path):
+    output = run("-m", "pip", "wheel", "--no-deps", "-v", "-w", tmp_path, REPOSITORY, CXX="/bin/false")
+    assert output.count("the pure-Python coder is used instead") == 1
+    (wheel,) = tmp_path.glob("*.whl")
+    assert install(wheel, tmp_path / "site")[2] == "python"
