@@ -47,7 +47,8 @@ def built(tmp_path_factory):
 
 
 def test_wheel_holds_the_packages_their_types_and_licences(built):
-    names = zipfile.ZipFile(built[1]).namelist()
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = wheel.namelist()
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == PACKAGES
     for package in PACKAGES:
         assert f"{package}/py.typed" in names
@@ -57,7 +58,8 @@ def test_wheel_holds_the_packages_their_types_and_licences(built):
 
 
 def test_sdist_holds_the_sources_of_the_native_coder(built):
-    names = {name.split("/", 1)[-1] for name in tarfile.open(built[0]).getnames()}
+    with tarfile.open(built[0]) as sdist:
+        names = {name.split("/", 1)[-1] for name in sdist.getnames()}
     assert {
         "CMakeLists.txt",
         "runtime/csrc/rans.h",

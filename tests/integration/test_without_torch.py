@@ -30,12 +30,9 @@ def requirements(name, seen):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """A folder with the runtime and its requirements: all that the interpreter can import besides its own library."""
+    """A folder with the runtime and its requirements: all that the interpreter can import besides its own."""
     folder = tmp_path_factory.mktemp("environment")
     (folder / "polc_runtime").symlink_to(Path(polc_runtime.__file__).parent)
-    for native in Path(metadata.distribution("polc").locate_file("polc_runtime")).glob("_rans*"):
-        (folder / "native").mkdir(exist_ok=True)
-        (folder / "native" / native.name).symlink_to(native)
     found = {}
     requirements("polc", found)
     del found["polc"]

@@ -134,7 +134,7 @@ class Manifest:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"manifest.json is not JSON: {error}") from None
-        root = _Fields(document, "manifest.json")
+        root = Fields(document, "manifest.json")
         version = root.get("format", list)
         if not version or not isinstance(version[0], int):
             raise BundleError("manifest.json: format is not a version")
@@ -146,15 +146,15 @@ class Manifest:
         return cls._parse(root)
 
     @classmethod
-    def _parse(cls, root: _Fields) -> Manifest:
+    def _parse(cls, root: Fields) -> Manifest:
         size = root.section("size")
         entropy = root.section("entropy")
         low, high = root.numbers("quality_range", 2)
         model = root.get("model", dict)
         dims = model.get("dims")
-        if not (isinstance(dims, list) and dims and all(_is_size(d) for d in dims)):
+        if not (isinstance(dims, list) and dims and all(is_size(d) for d in dims)):
             raise BundleError("manifest.json: model.dims is not a list of widths")
-        if not _is_size(model.get("hyper_dim")):
+        if not is_size(model.get("hyper_dim")):
             raise BundleError("manifest.json: model.hyper_dim is not a width")
         if not (1 <= low < high <= 255):
             raise BundleError(f"manifest.json: quality_range {low}..{high} is not a range above 1")
@@ -171,7 +171,7 @@ class Manifest:
             quality_range=(low, high),
             size_multiple=multiple,
             size_min=least,
-            graphs=tuple(_graph(_Fields(g, "manifest.json: graphs")) for g in root.get("graphs", list)),
+            graphs=tuple(_graph(Fields(g, "manifest.json: graphs")) for g in root.get("graphs", list)),
             entropy_file="entropy.npz",
             entropy_sha256=entropy.digest("sha256").hex(),
             validation=tuple(root.get("validation", list, [])),
@@ -196,45 +196,7 @@ class Manifest:
         raise BundleError(f"the bundle has no graph {name!r}; it has {names}")
 
 
-class _Fields:
-    """Typed look-ups in a JSON object, each failing with the field's name."""
-
-    def __init__(self, value: Any, where: str) -> None:
-        if not isinstance(value, Mapping):
-            raise BundleError(f"{where} is not an object")
-        self.value, self.where = value, where
-
-    def get(self, key: str, kind: type, default: Any = None) -> Any:
-        value = self.value.get(key, default)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise BundleError(f"{self.where}: {key} is {'missing' if value is None else 'not usable'}")
-        return value
-
-    def section(self, key: str) -> _Fields:
-        return _Fields(self.get(key, dict), f"{self.where}: {key}")
-
-    def digest(self, key: str) -> bytes:
-        text = self.get(key, str)
-        if not _SHA256.fullmatch(text):
-            raise BundleError(f"{self.where}: {key} is not a SHA-256")
-        return bytes.fromhex(text)
-
-    def numbers(self, key: str, count: int) -> list[float]:
-        values = self.get(key, list)
-        if len(values) != count or not all(isinstance(v, int | float) for v in values):
-            raise BundleError(f"{self.where}: {key} is not {count} numbers")
-        return [float(v) for v in values]
-
-    def axes(self, key: str) -> dict[str, Axes]:
-        shapes = self.get(key, dict).items()
-        return {str(name): tuple(shape) for name, shape in shapes if isinstance(shape, list)}
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 16
-
-
-def _graph(fields: _Fields) -> GraphFile:
+def _graph(fields: Fields) -> GraphFile:
     file = fields.get("file", str)
     if not _FILE.fullmatch(file):
         raise BundleError(f"manifest.json: {file!r} is no file name of a graph")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .console import say
+
 if TYPE_CHECKING:
     from ..codec import Codec
 
@@ -39,7 +41,10 @@ class CodecChoice:
     def load(self) -> Codec:
         """Loads the codec; imports the runtime only here."""
         from ..codec import Codec
+        from ..coding.rans import is_fallback
 
+        if is_fallback():
+            say("notice: the native coder was not built; the pure-Python one writes the same bytes, slower")
         return Codec.load(self.bundle, backend=self.backend, threads=self.threads)
 
 

@@ -56,6 +56,11 @@ def implementation() -> Literal["native", "python"]:
     return "native"
 
 
+def is_fallback() -> bool:
+    """Whether the plain-Python coder runs because the native one was not built, and nobody chose it."""
+    return _rans is None and not os.environ.get("POLC_CODER")
+
+
 def stream_count(n_symbols: int) -> int:
     """Streams that a latent of `n_symbols` symbols is coded in: part of the format."""
     return max(1, min(n_symbols // _STREAM_SYMBOLS, MAX_STREAMS))
