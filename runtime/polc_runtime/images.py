@@ -17,11 +17,10 @@ from PIL import Image, ImageFile
 from .errors import ImageError, UsageError
 from .files import open_file, write_file
 from .limits import DEFAULT_LIMITS, Limits
+from .sizes import padded_size
 
 Pixels = NDArray[np.uint8]
 
-MULTIPLE = 64
-LEAST = 192
 
 OUTPUT_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
@@ -137,15 +136,6 @@ def output_suffix(format: str) -> str:
         known = " ".join(OUTPUT_FORMATS)
         raise UsageError(f"images are written as one of {known}; got {format!r}")
     return suffix
-
-
-def padded_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width after `pad`: the next multiples of 64, at least 192."""
-
-    def up(n: int) -> int:
-        return max(LEAST, -(-n // MULTIPLE) * MULTIPLE)
-
-    return up(height), up(width)
 
 
 def pad(pixels: Pixels) -> Pixels:

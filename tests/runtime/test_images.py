@@ -18,12 +18,12 @@ from polc_runtime.images import (
     encode_image,
     from_tensor,
     pad,
-    padded_size,
     read_image,
     to_tensor,
     write_image,
 )
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
+from polc_runtime.sizes import padded_size
 
 VALUES_16 = np.array([0, 127, 128, 129, 256, 257, 384, 32767, 32768, 65279, 65407, 65535], np.uint16)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import BitstreamError, UsageError
 from ..limits import DEFAULT_LIMITS, Limits
+from ..sizes import HYPER_STRIDE, LATENT_STRIDE, padded_size
 from .rans import stream_count
 
 MAGIC = b"POLC"
@@ -33,10 +34,6 @@ _NAMES = {_Z: "z", _Y: "y", _SUMS: "checksums", _CALIBRATION: "calibration"}
 _ORDER = (_Z, _Y, _SUMS)
 _FIRST_ANCILLARY = 128
 _MAX_LENGTH_BYTES = 5
-
-# Sizes of the padded image: multiples of 64, from 192.
-_PAD_MULTIPLE, _PAD_LEAST = 64, 192
-_LATENT_STRIDE, _HYPER_STRIDE = 16, 64
 
 
 @dataclass(frozen=True)
@@ -65,19 +62,19 @@ class Header:
     @property
     def padded_size(self) -> tuple[int, int]:
         """Height and width the networks see: multiples of 64, at least 192."""
-        return _padded(self.height), _padded(self.width)
+        return padded_size(self.height, self.width)
 
     @property
     def latent_size(self) -> tuple[int, int]:
         """Height and width of the latent y: a sixteenth of the padded image's."""
         h, w = self.padded_size
-        return h // _LATENT_STRIDE, w // _LATENT_STRIDE
+        return h // LATENT_STRIDE, w // LATENT_STRIDE
 
     @property
     def hyper_size(self) -> tuple[int, int]:
         """Height and width of the hyper-latent z: a sixty-fourth of the padded image's."""
         h, w = self.padded_size
-        return h // _HYPER_STRIDE, w // _HYPER_STRIDE
+        return h // HYPER_STRIDE, w // HYPER_STRIDE
 
 
 @dataclass(frozen=True)
@@ -206,10 +203,6 @@ def split_streams(section: bytes, count: int) -> list[bytes]:
         streams.append(section[at : at + length])
         at += length
     return streams
-
-
-def _padded(side: int) -> int:
-    return max(-(-side // _PAD_MULTIPLE) * _PAD_MULTIPLE, _PAD_LEAST)
 
 
 def _check_frame(data: bytes, limits: Limits) -> None:
