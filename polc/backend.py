@@ -10,7 +10,7 @@ import torch
 from polc_runtime.backends import FloatArray
 
 from .codec import Codec
-from .graphs import codec_graphs
+from .graphs import GraphSpec, codec_graphs
 
 
 class TorchBackend:
@@ -18,13 +18,16 @@ class TorchBackend:
 
     Args:
         codec: the model; its device is where the graphs run.
+        graphs: more of them by name, such as `polc.graphs.task_graphs` gives; on the same device.
     """
 
     name = "torch"
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, graphs: Mapping[str, GraphSpec] | None = None) -> None:
         self.codec = codec.eval()
-        self.graphs = codec_graphs(codec)
+        self.graphs = {**codec_graphs(codec), **(graphs or {})}
+        for spec in self.graphs.values():
+            spec.module.eval()
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `polc_runtime.backends.Backend.run`."""

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import json
-import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from polc_runtime.coding.tables import CdfTable, EntropyTables
-from polc_runtime.errors import BundleError, CheckpointError, first_line
+from polc_runtime.errors import BundleError, CheckpointError
 
 from .codec import Codec
-from .keymap import from_official, modern_prior_keys, official_key, to_official
+from .keymap import modern_prior_keys, official_key, to_official
 from .layout import infer_config
 from .presets import ModelConfig
 from .tables import largest_difference, make_tables
+from .tasks.model import TaskModel
+from .tasks.registry import check_task_name
+from .tasks.state import check_adapter, official_task, own_task
+from .weights import METADATA_KEY, fill, fill_official, persistent, read_tensors, some
 
-METADATA_KEY = "polc"
 TABLES_PREFIX = "tables."
+TASK_PREFIX = "task."
 MAX_TABLE_DIFFERENCE = 2
 """Stored tables are kept when no entry differs by more from the tables made anew in float64."""
 
@@ -35,6 +37,11 @@ OFFICIAL_TABLES = {
 }
 CONSTANTS = (".mask", ".target", ".bound", ".scale_bound", ".num_batches_tracked")
 """Endings of official entries that follow from the architecture."""
+BACKBONE = "backbone."
+TEACHER = "task_model_teacher."
+OFFICIAL_TASK = ("adapter.", "task_model.")
+"""Beginnings of names in stage 2's official layout; the teacher equals the task model, and is dropped."""
+UNUSED = "mask_token"
 
 
 @dataclass
@@ -46,12 +53,14 @@ class Checkpoint:
         stored_tables: coding tables found in the file, or None.
         metadata: what the file says of itself (stage, data, steps); empty for the official layout.
         path: where it came from.
+        tasks: vision models behind adapters, by name; an official checkpoint's is named as its family.
     """
 
     codec: Codec
     stored_tables: EntropyTables | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    tasks: dict[str, TaskModel] = field(default_factory=dict)
 
     def tables(self) -> tuple[EntropyTables, str]:
         """Tables to code with and a line that says where they come from.
@@ -91,23 +100,31 @@ class PriorArrays:
             return [value.detach().cpu().double().numpy() for value in values]
 
         return cls(
-            arrays(prior.matrices), arrays(prior.biases), arrays(prior.factors), arrays([prior.quantiles])[0][:, 0]
+            arrays(prior.matrices),
+            arrays(prior.biases),
+            arrays(prior.factors),
+            arrays([prior.quantiles])[0][:, 0],
         )
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+def load_checkpoint(path: str | Path, family: str | None = None) -> Checkpoint:
     """Reads a checkpoint in either layout (`.safetensors`, or a `torch.save` file such as `.pth.tar`).
+
+    Args:
+        path: of the file.
+        family: of the vision model in an official stage-2 checkpoint, a name in `polc.tasks.FAMILIES`; None
+            to tell it by its key names and shapes.
 
     Raises:
         CheckpointError: the file is missing or damaged, holds pickled objects, or its weights are missing,
             unknown or wrongly shaped; the message names the keys.
     """
     path = Path(path)
-    tensors, metadata = _read(path)
+    tensors, metadata = read_tensors(path)
     try:
         if "config" in metadata:
             return _load_own(path, tensors, metadata)
-        return _load_official(path, tensors)
+        return _load_official(path, tensors, family)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -117,17 +134,38 @@ def save_checkpoint(
     codec: Codec,
     metadata: Mapping[str, Any] | None = None,
     tables: EntropyTables | None = None,
+    tasks: Mapping[str, TaskModel] | None = None,
 ) -> None:
-    """Writes this project's layout: safetensors, with the dimensions and `metadata` as JSON."""
+    """Writes this project's layout: safetensors, with the dimensions and `metadata` as JSON.
+
+    Args:
+        path: of the file.
+        codec: the model.
+        metadata: JSON-able facts to keep with it.
+        tables: its coding tables.
+        tasks: vision models that read its latents, by name.
+
+    Raises:
+        CheckpointError: a task's name is not usable, or its adapter reads other latents.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in codec.named_parameters()}
     if tables is not None:
         state |= {TABLES_PREFIX + name: value for name, value in _table_tensors(tables).items()}
-    document = {**(metadata or {}), "config": codec.config.to_dict()}
+    families = {}
+    for name, task in (tasks or {}).items():
+        check_adapter(task, codec.config)
+        state |= {f"{TASK_PREFIX}{check_task_name(name)}.{key}": v for key, v in persistent(task).items()}
+        families[name] = task.family.name
+    document = {**(metadata or {}), "config": codec.config.to_dict(), "tasks": families}
     save_file(state, path, metadata={METADATA_KEY: json.dumps(document, sort_keys=True)})
 
 
-def save_official(path: str | Path, codec: Codec, tables: EntropyTables | None = None) -> None:
+def save_official(
+    path: str | Path, codec: Codec, tables: EntropyTables | None = None, task: TaskModel | None = None
+) -> None:
     """Writes the official layout: `{"state_dict": ...}` by torch, or its tensors as `.safetensors`.
+
+    With a task it is stage 2's layout: `backbone.`, `adapter.` and `task_model.`, without a teacher.
 
     Raises:
         CheckpointError: the model has no place in that layout (no relative position bias).
@@ -135,11 +173,12 @@ def save_official(path: str | Path, codec: Codec, tables: EntropyTables | None =
     if not codec.config.rel_pos_bias:
         raise CheckpointError("the official layout needs relative position biases; this model has none")
     state = to_official({name: value.detach().cpu() for name, value in codec.named_parameters()})
-    for name, module in codec.context.spatial.items():
-        weight = official_key(f"context.spatial.{name}.weight")
-        state[weight.replace(".weight", ".mask")] = module.mask.expand_as(module.weight)
+    state |= _official_masks(codec)
     if tables is not None:
         state |= _official_tables(tables)
+    if task is not None:
+        check_adapter(task, codec.config)
+        state = {BACKBONE + name: value for name, value in state.items()} | to_official(persistent(task))
     state = {name: value.contiguous() for name, value in state.items()}
     if Path(path).suffix == ".safetensors":
         save_file(state, path)
@@ -147,89 +186,72 @@ def save_official(path: str | Path, codec: Codec, tables: EntropyTables | None =
         torch.save({"state_dict": state}, path)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file of either kind."""
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-                return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} is no file of plain weights: it is damaged or holds pickled objects, which are never "
-            "loaded; save its state_dict alone"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from None
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{path} holds no state_dict of tensors")
-    return state, {}
-
-
 def _load_own(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Checkpoint:
     config = ModelConfig.from_dict(metadata.pop("config"))
-    tables = {k[len(TABLES_PREFIX) :]: v for k, v in tensors.items() if k.startswith(TABLES_PREFIX)}
-    state = {k: v for k, v in tensors.items() if not k.startswith(TABLES_PREFIX)}
+    tables = _take(tensors, TABLES_PREFIX)
+    families = metadata.pop("tasks", {})
+    if not isinstance(families, dict) or not all(isinstance(name, str) for name in families.values()):
+        raise CheckpointError("the list of tasks is not usable: expected a family for each name")
+    tasks = {
+        check_task_name(name): own_task(_take(tensors, f"{TASK_PREFIX}{name}."), config, entry)
+        for name, entry in families.items()
+    }
     codec = Codec(config)
-    _fill(codec, state, str)
-    return Checkpoint(codec, _tables_of(tables), metadata, path)
+    fill(codec, dict(codec.named_parameters()), tensors)
+    return Checkpoint(codec, _tables_of(tables), metadata, path, tasks)
 
 
-def _load_official(path: Path, tensors: dict[str, Tensor]) -> Checkpoint:
-    official = modern_prior_keys({k.removeprefix("module."): v for k, v in tensors.items()})
-    official.pop("mask_token", None)
-    config = infer_config(official)
-    codec = Codec(config)
-    keys = [name for name, _ in codec.named_parameters()]
-    known = {official_key(key) for key in keys}
-    unknown = [
-        key
-        for key in official
-        if key not in known and not key.endswith(CONSTANTS) and not key.startswith(_TABLE_ENTRIES)
-    ]
-    if unknown:
-        raise CheckpointError(f"unknown weights: {_some(unknown)}; is this a checkpoint of another model?")
-    _fill(codec, from_official(official, keys), official_key)
+def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Moves the tensors whose names begin with `prefix` out of `tensors`; the names lose it."""
+    return {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
+
+
+def _load_official(path: Path, tensors: dict[str, Tensor], family: str | None) -> Checkpoint:
+    """A codec alone, or stage 2's wrapper of a codec, an adapter, a vision model and its teacher."""
+    official = {k.removeprefix("module."): v for k, v in tensors.items() if not k.endswith(UNUSED)}
+    _take(official, TEACHER)
+    task = {key: official.pop(key) for key in list(official) if key.startswith(OFFICIAL_TASK)}
+    if not task:
+        return _official_codec(path, official)
+    backbone = _take(official, BACKBONE)
+    if not backbone:
+        raise CheckpointError(
+            f"there is an adapter, but no codec ({BACKBONE}...): save the whole stage-2 model"
+        )
+    if official:
+        raise CheckpointError(f"unknown weights: {some(list(official))}")
+    try:
+        checkpoint = _official_codec(path, backbone)
+    except CheckpointError as error:
+        raise CheckpointError(f"in {BACKBONE}*: {error}") from None
+    model = official_task(task, checkpoint.codec.config, family)
+    checkpoint.tasks[model.family.name] = model
+    return checkpoint
+
+
+def _official_codec(path: Path, tensors: dict[str, Tensor]) -> Checkpoint:
+    official = modern_prior_keys(tensors)
+    codec = Codec(infer_config(official))
+    fill_official(codec, dict(codec.named_parameters()), official, (*CONSTANTS, *_TABLE_ENTRIES))
     _check_masks(codec, official)
     return Checkpoint(codec, _official_tables_of(official), {}, path)
 
 
-def _fill(codec: Codec, state: dict[str, Tensor], shown: Callable[[str], str]) -> None:
-    """Loads the parameters and makes the codec ready for evaluation.
-
-    `shown` turns our names into those of the file, for the messages.
-    """
-    expected = dict(codec.named_parameters())
-    if missing := sorted({shown(key) for key in expected.keys() - state.keys()}):
-        raise CheckpointError(f"missing weights: {_some(missing)}")
-    if unknown := sorted(state.keys() - expected.keys()):
-        raise CheckpointError(f"unknown weights: {_some(unknown)}")
-    for key, parameter in expected.items():
-        if state[key].shape != parameter.shape:
-            raise CheckpointError(
-                f"{shown(key)} gives {key} the shape {tuple(state[key].shape)}, expected {tuple(parameter.shape)}"
-            )
-        if not torch.isfinite(state[key]).all():
-            raise CheckpointError(f"{shown(key)} holds values that are not finite")
-    codec.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
-    codec.eval()
+def _official_masks(codec: Codec) -> dict[str, Tensor]:
+    """The 0/1 masks of the spatial context, which the official layout stores beside the weights."""
+    spatial: Any = codec.context.spatial
+    return {
+        official_key(f"context.spatial.{name}.weight").replace(".weight", ".mask"): m.mask.expand_as(m.weight)
+        for name, m in spatial.items()
+    }
 
 
 def _check_masks(codec: Codec, official: Mapping[str, Tensor]) -> None:
-    for name, module in codec.context.spatial.items():
-        key = official_key(f"context.spatial.{name}.weight").replace(".weight", ".mask")
-        mask = official.get(key)
-        if mask is not None and not torch.equal(mask.float(), module.mask.expand_as(module.weight)):
-            raise CheckpointError(f"{key} is not the mask of this coding order: the model codes in another order")
-
-
-def _some(keys: list[str], most: int = 5) -> str:
-    rest = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + rest
+    for key, expected in _official_masks(codec).items():
+        if key in official and not torch.equal(official[key].float(), expected):
+            raise CheckpointError(
+                f"{key} is not the mask of this coding order: the model codes in another order"
+            )
 
 
 _FIELDS = {"cdf": "_quantized_cdf", "lengths": "_cdf_length", "offsets": "_offset"}
@@ -240,7 +262,9 @@ _TABLE_ENTRIES = tuple(f"{prefix}.{e}" for prefix in OFFICIAL_TABLES.values() fo
 
 def _table_tensors(tables: EntropyTables) -> dict[str, Tensor]:
     values = {
-        f"{name}.{entry}": getattr(getattr(tables, name), entry) for name in OFFICIAL_TABLES for entry in _FIELDS
+        f"{name}.{entry}": getattr(getattr(tables, name), entry)
+        for name in OFFICIAL_TABLES
+        for entry in _FIELDS
     }
     values |= {"medians": tables.medians, "scale_table": tables.scale_table}
     return {name: torch.from_numpy(np.array(value)) for name, value in values.items()}

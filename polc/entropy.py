@@ -42,5 +42,5 @@ class FactorizedPrior(EntropyBottleneck):
 
 
 def gaussian_conditional() -> GaussianConditional:
-    """compressai's Gaussian conditional over the 64 scales."""
+    """Compressai's Gaussian conditional over the 64 scales."""
     return GaussianConditional(scale_table().tolist())

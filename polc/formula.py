@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from .checkpoint import save_checkpoint
 from .codec import Codec
 from .keymap import from_official, to_official
-from .presets import ModelConfig
+from .presets import PRESETS, ModelConfig, preset
+from .tasks.model import TaskModel
+from .tasks.registry import Family
+from .weights import persistent
 
 PREFIX = "polc-public:"
 """Seeds the formula; another prefix gives another model."""
@@ -78,7 +85,7 @@ def _bias(key: str, n: Array) -> Array:
 
 def _weight(parts: list[str], n: Array) -> Array:
     shape, first = n.shape, parts[0]
-    fan = np.prod(shape[1:])
+    fan = float(np.prod(shape[1:]))
     gain = 1.0
     if len(parts) == 2 and first in DECONVOLUTIONS:
         fan = shape[0] * shape[2] * shape[3] / 4
@@ -140,11 +147,41 @@ def formula_tensor(key: str, shape: Sequence[int], prefix: str = PREFIX) -> NDAr
 def formula_codec(config: ModelConfig, prefix: str = PREFIX) -> Codec:
     """A codec of the given dimensions with formula weights, ready for evaluation."""
     codec = Codec(config)
-    keys = [name for name, _ in codec.named_parameters()]
+    _fill(codec, dict(codec.named_parameters()), prefix)
+    return codec.eval()
+
+
+def formula_task(
+    family: str | Family,
+    config: ModelConfig,
+    classes: int | None = None,
+    positions: int | None = None,
+    prefix: str = PREFIX,
+) -> TaskModel:
+    """A task model with formula weights, ready for evaluation; arguments as in `TaskModel.create`."""
+    task = TaskModel.create(family, config, classes, positions)
+    _fill(task, persistent(task), prefix)
+    return task
+
+
+def _fill(module: nn.Module, expected: Mapping[str, torch.Tensor], prefix: str) -> None:
+    """Gives weights, named as ours, what the formula makes of their official names."""
     official: dict[str, torch.Tensor] = {}
-    for key, value in to_official(dict(codec.named_parameters())).items():
+    for key, value in to_official(expected).items():
         weights = formula_tensor(key, value.shape, prefix)
         assert weights is not None
         official[key] = torch.from_numpy(weights)
-    codec.load_state_dict(from_official(official, keys), strict=False)
-    return codec.eval()
+    module.load_state_dict(from_official(official, expected), strict=False)
+
+
+@click.command()
+@click.argument("name", metavar="PRESET", type=click.Choice(list(PRESETS)))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def main(name: str, out: Path) -> None:
+    """Writes the checkpoint OUT.safetensors of a PRESET, with weights by formula: untrained, for demos."""
+    save_checkpoint(out, formula_codec(preset(name)), {"notes": ["weights by formula, untrained"]})
+    click.echo(f"{out}: {name}, weights by formula, untrained")
+
+
+if __name__ == "__main__":
+    main()

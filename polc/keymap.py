@@ -19,10 +19,17 @@ GAINS = {
 SPATIAL_STEPS = tuple(ContextModel.SPATIAL_KERNELS)
 QKV = ("q", "k", "v")
 
+TASK_PREFIXES = {
+    "adapter.expand.": "adapter.upsample_layer.",
+    "adapter.block.": "adapter.transform_layer.residual_group.blocks.0.",
+    "model.": "task_model.",
+}
+"""Beginnings of a task model's names, ours and official; the vision model's own names follow."""
+
 _STAGE = re.compile(r"(g_a|h_a|h_s|g_s)\.(\d+)\.(conv|blocks)\.(.+)")
 _PRIOR = re.compile(r"prior\.(matrices|biases|factors)\.(\d+)")
 _CONTEXT = re.compile(r"context\.(channel|entropy|spatial)\.(\d+)\.(.+)")
-_QKV = re.compile(r"\.attn\.([qkv])\.(weight|bias)$")
+_QKV = re.compile(r"(?<=\.attn\.)([qkv])(?=\.(?:weight|bias)$)")
 
 
 def official_key(key: str) -> str:
@@ -45,21 +52,33 @@ def official_key(key: str) -> str:
         transform, stage, part, rest = match[1], int(match[2]), match[3], match[4]
         convolution_first = transform.endswith("_a")
         index = 2 * stage + ((part == "conv") != convolution_first)
-        rest = _QKV.sub(r".attn.qkv.\2", rest)
+        rest = _joined(rest)
         return f"{transform}{index}.{rest if part == 'conv' else 'residual_group.blocks.' + rest}"
+    for ours, official in TASK_PREFIXES.items():
+        if key.startswith(ours):
+            return official + _joined(key).removeprefix(ours)
     raise KeyError(key)
+
+
+def _part(key: str) -> str | None:
+    """Which of q, k and v a name of ours stands for; a vision model's names are its own affair."""
+    match = None if key.startswith("model.") else _QKV.search(key)
+    return match[1] if match else None
+
+
+def _joined(key: str, to: str = "qkv") -> str:
+    return key if _part(key) is None else _QKV.sub(to, key)
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our parameters under official names, q, k and v joined."""
     official: dict[str, Tensor] = {}
     for key, value in state.items():
-        match = _QKV.search(key)
-        if match is None:
+        part = _part(key)
+        if part is None:
             official[official_key(key)] = value
-        elif match[1] == "q":
-            parts = [state[_QKV.sub(rf".attn.{part}.\2", key)] for part in QKV]
-            official[official_key(key)] = torch.cat(parts)
+        elif part == "q":
+            official[official_key(key)] = torch.cat([state[_joined(key, part)] for part in QKV])
     return official
 
 
@@ -70,9 +89,9 @@ def from_official(official: Mapping[str, Tensor], keys: Iterable[str]) -> dict[s
         value = official.get(official_key(key))
         if value is None:
             continue
-        match = _QKV.search(key)
-        if match is not None and value.shape[0] % 3 == 0:
-            value = value.chunk(3)[QKV.index(match[1])]
+        part = _part(key)
+        if part is not None and value.ndim and value.shape[0] % 3 == 0:
+            value = value.chunk(3)[QKV.index(part)]
         state[key] = value
     return state
 

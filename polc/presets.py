@@ -69,7 +69,8 @@ class ModelConfig:
         if unknown := sorted(set(data) - fields):
             raise CheckpointError(f"model dimensions hold unknown fields: {', '.join(unknown)}")
         try:
-            config = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+            config = cls(**values)
             config.check()
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"model dimensions are not usable: {error}") from None

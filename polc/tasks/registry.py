@@ -1,0 +1,199 @@
+"""The vision models that latents can feed, one entry each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from polc_runtime.errors import CheckpointError
+
+from .architectures import ARCHITECTURES, Architecture
+
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """Which latents a task graph takes, in latent rows and columns; both are dynamic unless `fixed`.
+
+    Attributes:
+        multiple: height and width are multiples of it (the codec's own rule: 64 pixels are 4 rows).
+        minimum: smallest height and width that fill the model's attention window and pooling bins.
+        fixed: the only (height, width), or None for any.
+        extra: rows and columns that the logits of a segmentation have beyond the image's.
+    """
+
+    multiple: int = 4
+    minimum: int = 4
+    fixed: tuple[int, int] | None = None
+    extra: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to an image before it is coded, so that accuracies compare; and to pixels by the baseline.
+
+    Attributes:
+        resize: length that the shorter side is scaled to, or None.
+        crop: side of the square cut from the centre afterwards, or None.
+        interpolation: of the resizing, Pillow's name in lower case.
+        mean: subtracted from each channel of an image in 0..1 before the pixel model's stem.
+        std: divides it afterwards.
+    """
+
+    resize: int | None = 256
+    crop: int | None = 256
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A vision model as data.
+
+    Attributes:
+        name: the default name of its task.
+        kind: "classification" or "segmentation".
+        architecture: how it is taken apart, a name in `ARCHITECTURES`.
+        source: timm's name of the model; None for one of this project.
+        channels: C, what its first stage takes and the adapter gives.
+        depth: blocks of the stage that tells it from its siblings (`Architecture.blocks`).
+        factor: r, cells of its first grid to one of the latent, along an axis.
+        head_dim: channels of one head of the adapter's attention.
+        padding: rows and columns that adapter and pixel stem add, right and below, by repetition.
+        classes: unless a checkpoint says otherwise.
+        sizes: which latents it takes.
+        preprocessing: what the encoder's side does to images.
+        arguments: further ones for the model's builder.
+    """
+
+    name: str
+    kind: str
+    architecture: str
+    source: str | None
+    channels: int
+    depth: int
+    factor: int = 4
+    head_dim: int = 32
+    padding: int = 0
+    classes: int = 1000
+    sizes: SizeRule = SizeRule()
+    preprocessing: Preprocessing = Preprocessing()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> Architecture:
+        """How the model is taken apart."""
+        return ARCHITECTURES[self.architecture]
+
+
+def _convnext(size: str, channels: int, depth: int) -> Family:
+    return Family(f"convnext_{size}", "classification", "convnext", f"convnext_{size}", channels, depth)
+
+
+def _swin(size: str, channels: int, depth: int) -> Family:
+    """Swin's masks are made at run time (`strict_img_size`), so that its size is not fixed."""
+    source = f"swin_{size}_patch4_window7_224"
+    dynamic = {"strict_img_size": False}
+    return Family(f"swin_{size}", "classification", "swin", source, channels, depth, arguments=dynamic)
+
+
+def _deit(size: str, channels: int) -> Family:
+    """One grid cell is one of the latent's, so the adapter's attention window asks for 7 of them."""
+    return Family(
+        f"deit_{size}",
+        "classification",
+        "vit",
+        f"deit_{size}_patch16_224",
+        channels,
+        depth=12,
+        factor=1,
+        head_dim=64,
+        sizes=SizeRule(minimum=8),
+        arguments={"dynamic_img_size": True},
+    )
+
+
+def _pspnet(layers: int, depths: tuple[int, ...]) -> Family:
+    return Family(
+        f"pspnet{layers}",
+        "segmentation",
+        "pspnet",
+        None,
+        channels=128,
+        depth=depths[2],
+        padding=1,
+        classes=150,
+        sizes=SizeRule(extra=1),
+        preprocessing=Preprocessing(resize=None, crop=None),
+        arguments={"depths": depths},
+    )
+
+
+_ENTRIES = (
+    _convnext("tiny", 96, 9),
+    _convnext("small", 96, 27),
+    _convnext("base", 128, 27),
+    _convnext("large", 192, 27),
+    _swin("tiny", 96, 6),
+    _swin("small", 96, 18),
+    _swin("base", 128, 18),
+    _deit("small", 384),
+    _deit("base", 768),
+    _pspnet(50, (3, 4, 6, 3)),
+    _pspnet(101, (3, 4, 23, 3)),
+)
+FAMILIES: dict[str, Family] = {entry.name: entry for entry in _ENTRIES}
+"""Vision models by name. DeiT and ViT are one architecture."""
+
+
+def family(name: str) -> Family:
+    """The entry of that name.
+
+    Raises:
+        CheckpointError: there is none; the message lists the ones there are.
+    """
+    if name not in FAMILIES:
+        raise CheckpointError(f"no vision model family is named {name!r}; there are {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+def infer_family(state: Mapping[str, Tensor]) -> Family:
+    """The entry whose model these weights (the model's own key names) belong to.
+
+    Raises:
+        CheckpointError: none fits.
+    """
+    for entry in FAMILIES.values():
+        parts = entry.parts
+        stem = state.get(parts.stem_weight)
+        if stem is not None and stem.shape[:1] == (entry.channels,) and parts.depth(state) == entry.depth:
+            return entry
+    raise CheckpointError(
+        f"the vision model is of no known family (its first weight is {next(iter(state), 'missing')}); "
+        f"there are {', '.join(FAMILIES)}; name one by family"
+    )
+
+
+def check_task_name(name: str) -> str:
+    """`name`, fit for graphs and files.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if not TASK_NAME.fullmatch(name):
+        raise CheckpointError(f"{name!r} is no name for a task: use letters, digits, '_' and '-'")
+    return name

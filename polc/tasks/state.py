@@ -1,0 +1,89 @@
+"""Task models out of checkpoints: their dimensions told by the shapes of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from polc_runtime.errors import CheckpointError
+
+from ..presets import ModelConfig
+from ..weights import fill, fill_official, persistent
+from .model import TaskModel
+from .registry import Family, infer_family
+from .registry import family as family_named
+
+ADAPTER, MODEL, OFFICIAL_MODEL = "adapter.", "model.", "task_model."
+
+
+def own_task(state: Mapping[str, Tensor], config: ModelConfig, family: str) -> TaskModel:
+    """A task model from weights under our names (`adapter.`, `model.`).
+
+    Raises:
+        CheckpointError: the family is not known, or weights are missing, unknown or wrongly shaped.
+    """
+    task = _shaped(family_named(family), _below(state, MODEL), config, MODEL)
+    fill(task, persistent(task), state)
+    return task
+
+
+def official_task(
+    official: Mapping[str, Tensor], config: ModelConfig, family: str | None = None
+) -> TaskModel:
+    """A task model from weights under official names (`adapter.`, `task_model.`).
+
+    Args:
+        official: the weights.
+        config: dimensions of the codec.
+        family: name in the registry; None to tell it by names and shapes.
+
+    Raises:
+        CheckpointError: as `own_task`.
+    """
+    stored = _below(official, OFFICIAL_MODEL)
+    entry = infer_family(stored) if family is None else family_named(family)
+    model = entry.parts.modern_keys(stored)
+    task = _shaped(entry, model, config, OFFICIAL_MODEL)
+    adapter = {key: value for key, value in official.items() if key.startswith(ADAPTER)}
+    fill_official(task, persistent(task), adapter | {OFFICIAL_MODEL + key: v for key, v in model.items()})
+    return task
+
+
+def check_adapter(task: TaskModel, config: ModelConfig) -> None:
+    """Raises CheckpointError unless the adapter reads this codec's latents and quality levels."""
+    adapter = task.adapter
+    found = (adapter.expand.in_channels, adapter.block.gamma_1.shape[0])
+    if found != (expected := (config.latent_channels, config.levels)):
+        raise CheckpointError(
+            f"the adapter reads {found[0]} latent channels at {found[1]} quality levels, the codec has "
+            f"{expected[0]} at {expected[1]}"
+        )
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _shaped(family: Family, model: Mapping[str, Tensor], config: ModelConfig, prefix: str) -> TaskModel:
+    """A task model with as many classes and positions as the stored vision model has."""
+    parts = family.parts
+    classes = _size(model, parts.classifier, 0, prefix)
+    positions = None
+    if parts.position_embedding is not None:
+        positions = _size(model, parts.position_embedding, 1, prefix)
+        if positions < 2 or round((positions - 1) ** 0.5) ** 2 != positions - 1:
+            raise CheckpointError(
+                f"{prefix}{parts.position_embedding} has {positions} positions, expected a class token and a "
+                "square grid (197 or 257)"
+            )
+    return TaskModel.create(family, config, classes, positions)
+
+
+def _size(model: Mapping[str, Tensor], key: str, dim: int, prefix: str) -> int:
+    if key not in model:
+        raise CheckpointError(f"missing weights: {prefix}{key}")
+    shape = model[key].shape
+    if len(shape) <= dim or shape[dim] < 1:
+        raise CheckpointError(f"{prefix}{key} has the shape {tuple(shape)}, which tells no size")
+    return int(shape[dim])

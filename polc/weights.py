@@ -1,0 +1,111 @@
+"""Tensors in files and modules: reads a checkpoint without unpickling code, and fills a module from it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from polc_runtime.errors import CheckpointError, first_line
+
+from .keymap import from_official, official_key
+
+METADATA_KEY = "polc"
+COUNTER = ".num_batches_tracked"
+"""Ending of batch normalisation's step counters, which no result depends on."""
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a `.safetensors` file, or of one that torch.save wrote (no metadata there).
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds anything but tensors.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+                return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is no file of plain weights: it is damaged or holds pickled objects, which are never "
+            "loaded; save its state_dict alone"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from None
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{path} holds no state_dict of tensors")
+    return state, {}
+
+
+def persistent(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and stored buffers of a module, on the CPU, without batch normalisation's step counters."""
+    state = {key: value.detach().cpu() for key, value in module.state_dict().items()}
+    return {key: value.contiguous() for key, value in state.items() if not key.endswith(COUNTER)}
+
+
+def fill(
+    module: nn.Module,
+    expected: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    shown: Callable[[str], str] = str,
+) -> None:
+    """Loads weights and makes the module ready for evaluation.
+
+    Args:
+        module: what to fill.
+        expected: its weights, by name.
+        state: what to put there, under the same names; step counters are passed over.
+        shown: turns our names into those of the file, for the messages.
+
+    Raises:
+        CheckpointError: weights are missing, unknown, wrongly shaped or not finite; the message names them.
+    """
+    state = {key: value for key, value in state.items() if not key.endswith(COUNTER)}
+    if missing := sorted({shown(key) for key in expected.keys() - state.keys()}):
+        raise CheckpointError(f"missing weights: {some(missing)}")
+    if unknown := sorted(state.keys() - expected.keys()):
+        raise CheckpointError(f"unknown weights: {some(unknown)}")
+    for key, value in expected.items():
+        if state[key].shape != value.shape:
+            raise CheckpointError(
+                f"{shown(key)} gives {key} the shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+            )
+        if not torch.isfinite(state[key]).all():
+            raise CheckpointError(f"{shown(key)} holds values that are not finite")
+    module.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    module.eval()
+
+
+def fill_official(
+    module: nn.Module,
+    expected: Mapping[str, Tensor],
+    official: Mapping[str, Tensor],
+    constants: tuple[str, ...] = (COUNTER,),
+) -> None:
+    """As `fill`, from tensors under official names; those that end like `constants` are passed over.
+
+    Raises:
+        CheckpointError: as `fill`.
+    """
+    known = {official_key(key) for key in expected}
+    if unknown := [key for key in official if key not in known and not key.endswith(constants)]:
+        raise CheckpointError(f"unknown weights: {some(unknown)}; is this a checkpoint of another model?")
+    fill(module, expected, from_official(official, expected), official_key)
+
+
+def some(keys: list[str], most: int = 5) -> str:
+    """The first few of a list of names, for a message."""
+    rest = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + rest
