@@ -41,6 +41,9 @@ class SizeRule:
 class Preprocessing:
     """What is done to an image before it is coded, so that accuracies compare; and to pixels by the baseline.
 
+    The defaults are those of the official evaluation (NJUVISION/POLC): the shorter side scaled to
+    int(256 / (224 / 256)) = 292, a crop of 256 from the centre.
+
     Attributes:
         resize: length that the shorter side is scaled to, or None.
         crop: side of the square cut from the centre afterwards, or None.
@@ -49,7 +52,7 @@ class Preprocessing:
         std: divides it afterwards.
     """
 
-    resize: int | None = 256
+    resize: int | None = 292
     crop: int | None = 256
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
