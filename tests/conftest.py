@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,3 +97,123 @@ def official_bundle(official_checkpoint: Path) -> Path:
     from polc_export import export_bundle
 
     return export_bundle(official_checkpoint).bundle.path
+
+
+GOLDEN_TASKS = {
+    "cls_convnext_tiny": ("ClsWrapper_convnext_tiny", {}),
+    "cls_deit_small": ("ClsWrapper_deit_small", {}),
+    "cls_deit_small_static256": ("ClsWrapper_deit_small", {"pos_embed": [1, 257, 384]}),
+    "seg_pspnet50": ("SegWrapper_pspnet50", {}),
+}
+"""Golden files of task models: the official layout's name, and shapes that differ from it."""
+
+
+@pytest.fixture(scope="session")
+def stage2_checkpoint(
+    golden: Path, official_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Writes the official stage-2 checkpoint of a golden file: formula weights, the full-size codec."""
+    import torch
+
+    from polc.formula import formula_tensor
+
+    folder = tmp_path_factory.mktemp("stage2")
+    layouts = json.loads((golden / "state_keys.json").read_text())
+
+    def write(case: str) -> Path:
+        path = folder / f"{case}.pth.tar"
+        if path.exists():
+            return path
+        wrapper, shapes = GOLDEN_TASKS[case]
+        codec = torch.load(official_checkpoint, weights_only=True)["state_dict"]
+        state = {"mask_token": codec.pop("mask_token"), **{f"backbone.{k}": v for k, v in codec.items()}}
+        for key, entry in layouts[wrapper].items():
+            if not key.startswith("backbone."):
+                value = formula_tensor(key, shapes.get(key.partition(".")[2], entry["shape"]))
+                assert value is not None
+                state[key] = torch.from_numpy(value)
+        torch.save({"epoch": 3, "state_dict": state}, path)
+        return path
+
+    return write
+
+
+TINY_FAMILIES: dict[str, tuple[str, int, int, dict[str, Any]]] = {
+    "tiny_convnext": ("convnext_tiny", 32, 2, {"depths": (1, 1, 2, 1), "dims": (32, 32, 64, 64)}),
+    "tiny_swin": (
+        "swin_tiny",
+        32,
+        1,
+        {"strict_img_size": False, "embed_dim": 32, "depths": (1, 2, 1, 2), "num_heads": (1, 2, 2, 4)},
+    ),
+    "tiny_deit": (
+        "deit_small",
+        64,
+        2,
+        {"dynamic_img_size": True, "embed_dim": 64, "depth": 2, "num_heads": 2},
+    ),
+    "tiny_pspnet": ("pspnet50", 32, 2, {"depths": (1, 1, 2, 1), "widths": (16, 16, 16, 16)}),
+}
+"""Very small members of every architecture: the family they are like, channels, depth, arguments."""
+
+
+@pytest.fixture(scope="session")
+def tiny_families() -> Iterator[dict[str, Any]]:
+    """Very small vision models of 10 classes, in the registry while the tests run; by name."""
+    from polc.tasks import FAMILIES
+
+    added = {}
+    for name, (like, channels, depth, arguments) in TINY_FAMILIES.items():
+        added[name] = dataclasses.replace(
+            FAMILIES[like], name=name, channels=channels, depth=depth, classes=10, arguments=arguments
+        )
+    FAMILIES.update(added)
+    yield added
+    for name in added:
+        del FAMILIES[name]
+
+
+@pytest.fixture(scope="session")
+def tiny_stage2_checkpoint(tiny_families: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small codec with a classification and a segmentation task, in this project's layout."""
+    from polc import preset, save_checkpoint
+    from polc.formula import formula_codec, formula_task
+
+    path = tmp_path_factory.mktemp("tiny_stage2") / "tiny_stage2.safetensors"
+    config = preset("polc-tiny")
+    tasks = {name: formula_task(f"tiny_{name}", config) for name in ("convnext", "pspnet")}
+    save_checkpoint(path, formula_codec(config), {"notes": ["untrained"]}, tasks=tasks)
+    return path
+
+
+@pytest.fixture(scope="session")
+def task_export(
+    tiny_families: dict[str, Any], tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], Path]:
+    """`polc-export` of two tasks into the very small codec's bundle, the second in place.
+
+    What both runs printed on standard output, and the bundle.
+    """
+    from polc import preset, save_checkpoint
+    from polc.formula import formula_codec, formula_task
+    from polc_export.cli import main
+
+    folder = tmp_path_factory.mktemp("tasks")
+    bundle, config = folder / "tasks.bundle", preset("polc-tiny")
+    for name in ("convnext", "pspnet"):
+        tasks = {name: formula_task(f"tiny_{name}", config)}
+        save_checkpoint(folder / f"{name}.safetensors", formula_codec(config), tasks=tasks)
+    (folder / "pets.txt").write_text("".join(f"pet {letter}\n" for letter in "abcdefghij"))
+    first = ["--bundle", tiny_bundle, "--stage2", folder / "convnext.safetensors", "--out", bundle]
+    second = ["--bundle", bundle, "--stage2", f"scenes-1={folder / 'pspnet.safetensors'}", "--force"]
+    printed = io.StringIO()
+    for arguments in ([*first, "--labels", folder / "pets.txt"], second):
+        with contextlib.redirect_stdout(printed):
+            assert main([*map(str, arguments), "--with-pixels"]) == 0
+    return printed.getvalue().splitlines(), bundle
+
+
+@pytest.fixture(scope="session")
+def task_bundle(task_export: tuple[list[str], Path]) -> Path:
+    """The very small codec with a classification, `convnext`, and a segmentation, `scenes-1`."""
+    return task_export[1]

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .export import ExportOptions, ExportResult, default_bundle_path, export_bundle
+    from .tasks import Stage2, TaskOptions
 
-__all__ = ["ExportOptions", "ExportResult", "default_bundle_path", "export_bundle"]
+__all__ = ["ExportOptions", "ExportResult", "Stage2", "TaskOptions", "default_bundle_path", "export_bundle"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,14 +15,29 @@ from polc_runtime.cli.console import say
 from polc_runtime.cli.program import HELP, run_program, version_option
 from polc_runtime.errors import UsageError
 
+if TYPE_CHECKING:
+    from .export import ExportOptions
+
 FORMATS = ("onnx",)
 DEFAULT_OPSET = 20
 """As `onnx_graph.DEFAULT_OPSET`, which costs seconds to import."""
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})=(.+)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the `polc-export` command; returns its exit code (see `run_program`)."""
     return run_program(_group, "polc-export", arguments)
+
+
+def _named_paths(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str | None, Path], ...]:
+    """Splits [NAME=]PATH; `./A=B` is a path that has an equals sign."""
+    found = [_NAMED.fullmatch(value) for value in values]
+    return tuple(
+        (match[1], Path(match[2])) if match else (None, Path(value))
+        for match, value in zip(found, values, strict=True)
+    )
 
 
 @click.group(
@@ -32,6 +48,8 @@ Examples:
   polc-export --stage1 polc.pth.tar
   polc-export --stage1 polc.pth.tar --out polc.bundle --photo holiday.jpg --force
   polc-export --stage1 model.safetensors --out model.bundle --json > report.json
+  polc-export --stage2 convnext.pth.tar --stage2 scenes=pspnet.pth.tar --with-pixels
+  polc-export --bundle polc.bundle --stage2 pets=deit.safetensors --labels pets.txt --force
   polc-export convert polc.pth.tar polc.safetensors""",
 )
 @click.option(
@@ -41,11 +59,36 @@ Examples:
     help="Checkpoint of the codec, in either layout.",
 )
 @click.option(
+    "--stage2",
+    metavar="[NAME=]CKPT",
+    multiple=True,
+    callback=_named_paths,
+    help="Checkpoint of a task; its backbone must be the bundle's codec, and is it if there is no other. "
+    "Repeatable. Default NAME: the checkpoint's own.",
+)
+@click.option(
+    "--bundle",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="A bundle to add the tasks to; written to --out, or in place with --force.",
+)
+@click.option(
     "--out",
     metavar="BUNDLE",
     type=click.Path(path_type=Path),
     help="The bundle's folder. Default: beside the checkpoint, CKPT's name with the suffix .bundle.",
 )
+@click.option(
+    "--labels",
+    metavar="[NAME=]FILE",
+    multiple=True,
+    callback=_named_paths,
+    help="Names of a task's classes, one a line. Default: ImageNet's for 1000 classes, or numbers.",
+)
+@click.option(
+    "--family", metavar="F", help="Vision model of an official checkpoint. Default: by its weights."
+)
+@click.option("--with-pixels", is_flag=True, help="Export the tasks' models on pixels too, as a baseline.")
 @click.option(
     "--format",
     "formats",
@@ -74,7 +117,7 @@ Examples:
 @version_option()
 @click.pass_context
 def _group(context: click.Context, **options: Any) -> int | None:
-    """Export a checkpoint to a bundle: ONNX graphs, entropy tables and a manifest that any machine runs.
+    """Export checkpoints to a bundle: ONNX graphs, entropy tables and a manifest that any machine runs.
 
     Every graph is compared with PyTorch on a real photo, at several sizes and qualities; one line a check
     says what was measured. A bundle that misses a bound is not written. Exit codes: 0, 2 for an error, 130
@@ -82,23 +125,21 @@ def _group(context: click.Context, **options: Any) -> int | None:
     """
     if context.invoked_subcommand is not None:
         return None
-    if options["stage1"] is None:
-        raise UsageError("nothing to export: pass --stage1 CKPT")
     return _export(**options)
 
 
 def _export(
-    stage1: Path,
+    stage1: Path | None,
+    stage2: tuple[tuple[str | None, Path], ...],
+    bundle: Path | None,
     out: Path | None,
-    formats: tuple[str, ...],
-    name: str | None,
-    opset: int,
-    photo: Path | None,
-    no_validate: bool,
-    force: bool,
     as_json: bool,
+    **options: Any,
 ) -> int:
-    from .export import ExportOptions, export_bundle
+    if stage1 is None and not stage2 and bundle is None:
+        raise UsageError("nothing to export: pass --stage1 CKPT or --stage2 CKPT")
+    from .export import export_bundle
+    from .tasks import Stage2
 
     def report(line: str) -> None:
         if not as_json and line.startswith(("ok ", "FAIL")):
@@ -107,17 +148,40 @@ def _export(
             say(line)
 
     started = time.perf_counter()
-    result = export_bundle(stage1, out, ExportOptions(opset, not no_validate, photo, name, force), report)
+    sources = [Stage2(path, name) for name, path in stage2]
+    result = export_bundle(stage1, out, _options(**options), report, stage2=sources, bundle=bundle)
     seconds = time.perf_counter() - started
     facts = result.bundle.describe()
-    size = sum(graph["bytes"] for graph in facts["graphs"])
     if as_json:
         click.echo(json.dumps({"command": "export", "seconds": round(seconds, 2), **facts}, indent=2))
-    else:
-        checks = f"{len(result.checks)} checks passed" if result.checks else "not validated"
-        graphs = f"{len(facts['graphs'])} graphs, {size / 1e6:.1f} MB"
-        click.echo(f"{result.bundle.path}: {graphs}, {checks}, {seconds:.0f} s")
+        return 0
+    checks = f"{len(result.checks)} checks passed" if result.checks else "not validated"
+    size = sum(graph["bytes"] for graph in facts["graphs"])
+    tasks = "".join(f", task {task['name']}" for task in facts["tasks"])
+    graphs = f"{len(facts['graphs'])} graphs, {size / 1e6:.1f} MB"
+    click.echo(f"{result.bundle.path}: {graphs}{tasks}, {checks}, {seconds:.0f} s")
     return 0
+
+
+def _options(
+    formats: tuple[str, ...],
+    name: str | None,
+    opset: int,
+    photo: Path | None,
+    no_validate: bool,
+    force: bool,
+    family: str | None,
+    labels: tuple[tuple[str | None, Path], ...],
+    with_pixels: bool,
+) -> ExportOptions:
+    """What the options say, as the exporter takes it."""
+    from .export import ExportOptions
+    from .tasks import TaskOptions
+
+    files = dict(labels)
+    if len(files) < len(labels):
+        raise UsageError("--labels is given twice for one task")
+    return ExportOptions(opset, not no_validate, photo, name, force, TaskOptions(family, files, with_pixels))
 
 
 @_group.command(

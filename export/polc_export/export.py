@@ -1,20 +1,22 @@
-"""`export_bundle`: a checkpoint to a validated bundle, as one call; the command line calls it too."""
+"""`export_bundle`: checkpoints to a validated bundle, as one call; the command line calls it too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polc import load_checkpoint
+from polc import Checkpoint, codec_id, load_checkpoint
 from polc_runtime import Bundle
-from polc_runtime.errors import ExportError
+from polc_runtime.bundle import Manifest
+from polc_runtime.errors import UsageError
 
+from .checks import Check, Checks, Report, sample_photo
 from .onnx_graph import DEFAULT_OPSET
-from .validate import Check, sample_photo, validate
-from .writer import appearing, check_target, write_bundle, write_manifest
-
-Report = Callable[[str], None]
+from .tasks import Stage2, TaskOptions, load_stage2, task_exports
+from .validate import validate
+from .validate_tasks import validate_tasks
+from .writer import add_tasks, appearing, check_target, copy_bundle, write_bundle, write_manifest
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class ExportOptions:
         opset: of the default ONNX domain.
         validate: whether to compare the bundle with PyTorch.
         photo: image to validate on; None for the one that matplotlib carries.
-        name: of the model; None for the checkpoint's file name.
+        name: of the model; None for the checkpoint's file name, or the name of the bundle that is added to.
         force: whether an existing bundle is replaced.
+        tasks: how tasks are exported.
     """
 
     opset: int = DEFAULT_OPSET
@@ -34,6 +37,7 @@ class ExportOptions:
     photo: Path | None = None
     name: str | None = None
     force: bool = False
+    tasks: TaskOptions = TaskOptions()
 
 
 @dataclass(frozen=True)
@@ -60,41 +64,93 @@ def model_name(checkpoint: Path) -> str:
 
 
 def export_bundle(
-    checkpoint_path: Path,
+    stage1: Path | None = None,
     out: Path | None = None,
     options: ExportOptions | None = None,
     report: Report = lambda line: None,
+    *,
+    stage2: Sequence[Stage2] = (),
+    bundle: Path | None = None,
 ) -> ExportResult:
-    """Exports a codec checkpoint to a bundle that appears whole, validated, or not at all.
+    """Exports checkpoints to a bundle that appears whole, validated, or not at all.
+
+    The codec is that of `stage1`, or of `bundle`, or else the backbone of the first of `stage2`.
 
     Args:
-        checkpoint_path: in either layout.
-        out: the bundle's folder; None for one beside the checkpoint.
+        stage1: checkpoint of a codec, in either layout.
+        out: the bundle's folder; None for `bundle` itself, or for one beside the checkpoint.
         options: how to export.
         report: called with a line of progress at a time.
+        stage2: checkpoints of tasks to add, each with the same codec as backbone.
+        bundle: a bundle to add them to.
 
     Raises:
-        CheckpointError: the checkpoint is not usable.
+        CheckpointError: a checkpoint is not usable, or a backbone is another codec.
+        BundleError: `bundle` is damaged.
+        UsageError: the arguments do not fit together.
         ExportError: a graph cannot be exported or a check fails; nothing is left behind.
     """
     options = options or ExportOptions()
-    out = out or default_bundle_path(checkpoint_path)
+    _check_arguments(stage1, stage2, bundle, options.tasks)
+    out = out or bundle or default_bundle_path(stage1 or stage2[0].path)
     check_target(out, options.force)
     photo = sample_photo(options.photo) if options.validate else None
-    checkpoint = load_checkpoint(checkpoint_path)
-    tables, origin = checkpoint.tables()
-    report(origin)
+    base = None if bundle is None else Bundle.load(bundle)
+    with_tasks = load_stage2(stage2, options.tasks)
+    checkpoint = with_tasks[0] if stage1 is None else load_checkpoint(stage1)
+    identity = codec_id(checkpoint.codec) if base is None else base.manifest.codec_id
+    if stage1 is not None and checkpoint.tasks:
+        report(
+            f"{stage1} holds tasks too ({', '.join(checkpoint.tasks)}); pass it as --stage2 to export them"
+        )
+    taken = [] if base is None else [task.name for task in base.manifest.tasks]
+    tasks = task_exports(with_tasks, identity, taken, options.tasks)
     checks: tuple[Check, ...] = ()
     with appearing(out, options.force) as folder:
-        name = options.name or model_name(checkpoint_path)
-        notes = tuple(checkpoint.metadata.get("notes", ()))
-        manifest = write_bundle(folder, checkpoint, tables, name, options.opset, notes, report)
+        manifest = _start(folder, base, checkpoint, options, report)
+        manifest = add_tasks(folder, manifest, tasks, options.opset, report)
         if photo is not None:
-            checks = tuple(validate(Bundle(folder, manifest), checkpoint.codec, photo, report))
-            for check in checks:
-                report(check.line())
-            if failed := [check for check in checks if not check.passed]:
-                lines = "; ".join(check.line() for check in failed)
-                raise ExportError(f"the bundle is not equal to the model: {lines}")
-            write_manifest(folder, manifest, tuple(check.to_dict() for check in checks))
+            made = Bundle(folder, manifest)
+            checks = () if base else _passed(validate(made, checkpoint.codec, photo, report), report)
+            checks += _passed(validate_tasks(made, checkpoint.codec, tasks, photo, report), report)
+            write_manifest(folder, manifest, checks)
     return ExportResult(Bundle.load(out), checks)
+
+
+def _check_arguments(
+    stage1: Path | None, stage2: Sequence[Stage2], bundle: Path | None, options: TaskOptions
+) -> None:
+    if stage1 is None and not stage2:
+        needed = "--stage1 CKPT or --stage2 CKPT" if bundle is None else "--stage2 CKPT to add to the bundle"
+        raise UsageError(f"nothing to export: pass {needed}")
+    if stage1 is not None and bundle is not None:
+        raise UsageError("--stage1 and --bundle both bring a codec; pass one of them")
+    if options != TaskOptions() and not stage2:
+        raise UsageError("--family, --labels and --with-pixels are about tasks; pass --stage2 CKPT too")
+
+
+def _start(
+    folder: Path, base: Bundle | None, checkpoint: Checkpoint, options: ExportOptions, report: Report
+) -> Manifest:
+    """Puts a codec into an empty folder: that of a bundle, as it is, or that of a checkpoint."""
+    if base is not None:
+        manifest = copy_bundle(folder, base)
+        return replace(manifest, name=options.name or manifest.name)
+    if checkpoint.path is None:
+        raise ValueError("the checkpoint was not read from a file")
+    tables, origin = checkpoint.tables()
+    report(origin)
+    name = options.name or model_name(checkpoint.path)
+    notes = tuple(checkpoint.metadata.get("notes", ()))
+    return write_bundle(folder, checkpoint.codec, tables, name, options.opset, notes, report)
+
+
+def _passed(checks: Checks, report: Report) -> tuple[Check, ...]:
+    """All checks, each reported in a line.
+
+    Raises:
+        ExportError: one of them missed its limit.
+    """
+    for check in checks.values():
+        report(check.line())
+    return checks.require()

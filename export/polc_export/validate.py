@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-import matplotlib.cbook
 import numpy as np
 
 import polc
@@ -16,66 +13,17 @@ from polc_runtime import Bundle, Codec
 from polc_runtime.backends import Backend, FloatArray
 from polc_runtime.coding.schedule import gather, scatter, schedule
 from polc_runtime.coding.tables import EntropyTables
-from polc_runtime.images import Pixels, from_tensor, read_image, to_tensor
+from polc_runtime.images import Pixels, from_tensor, to_tensor
 from polc_runtime.latent import quantize
 
-TOLERANCE = 1e-4
-"""Largest error of an output, in units of its standard deviation where that is above 1."""
+from .checks import Checks, Report, crop, relative_error
+
 SYMBOL_TOLERANCE = 2e-4
 """Largest share of symbols, and of table rows, that may differ: values that lie on a boundary."""
 CASES = ((192, 256, 1.0), (192, 256, 8.0), (320, 192, 2.5), (320, 192, 6.0), (576, 512, 4.0))
 """Height, width and quality of each comparison."""
 ROUND_TRIPS = ((191, 193, 1.0), (1, 1, 2.5), (192, 256, 8.0))
 """The same for whole files."""
-
-Report = Callable[[str], None]
-
-
-@dataclass
-class Check:
-    """One line of a validation report.
-
-    Attributes:
-        name: what was compared.
-        error: largest error found.
-        limit: largest error allowed.
-        cases: comparisons made.
-        unit: of error and limit.
-    """
-
-    name: str
-    limit: float
-    unit: str
-    error: float = 0.0
-    cases: int = 0
-
-    @property
-    def passed(self) -> bool:
-        """Whether the error is within the limit, NaN being outside."""
-        return self.error <= self.limit
-
-    def add(self, error: float) -> None:
-        """Takes one more comparison into account."""
-        self.error = error if error != error else max(self.error, error)
-        self.cases += 1
-
-    def line(self) -> str:
-        """For people, marked."""
-        mark = "ok  " if self.passed else "FAIL"
-        measured = f"{self.error:.2g} {self.unit}, limit {self.limit:.2g}"
-        return f"{mark} {self.name}: {measured} ({self.cases} cases)"
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return {**asdict(self), "passed": self.passed}
-
-
-class Checks(dict[str, Check]):
-    """Checks by name, made when they are first added to."""
-
-    def add(self, name: str, error: float, limit: float = TOLERANCE, unit: str = "std") -> None:
-        """Takes one comparison into account."""
-        self.setdefault(name, Check(name, limit, unit)).add(error)
 
 
 @dataclass(frozen=True)
@@ -85,19 +33,6 @@ class GraphRun:
     graph: str
     inputs: dict[str, FloatArray]
     outputs: dict[str, FloatArray]
-
-
-def sample_photo(path: Path | None = None) -> Pixels:
-    """A photo to validate on, uint8 [H,W,3]: the given file, or the portrait that matplotlib carries."""
-    if path is not None:
-        return read_image(path).pixels
-    return read_image(Path(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))).pixels
-
-
-def crop(photo: Pixels, height: int, width: int) -> Pixels:
-    """The upper left part of a photo, its last row and column repeated where it is too small."""
-    short = [(0, max(0, size - have)) for size, have in zip((height, width), photo.shape, strict=False)]
-    return np.pad(photo, (*short, (0, 0)), mode="edge")[:height, :width]
 
 
 def run_graphs(
@@ -145,13 +80,6 @@ def compare_graphs(
     return checks
 
 
-def relative_error(found: FloatArray, expected: FloatArray) -> float:
-    """Largest difference, in units of the expected values' standard deviation where that is above 1."""
-    if found.shape != expected.shape:
-        return float("nan")
-    return float(np.abs(found - expected).max() / max(1.0, float(expected.std())))
-
-
 def _compare_symbols(
     checks: Checks,
     tables: EntropyTables,
@@ -197,9 +125,7 @@ def check_round_trip(checks: Checks, codec: Codec, photo: Pixels) -> None:
         checks.add("decoded pixels that differ from the encoder's", wrong, 0, "pixels")
 
 
-def validate(
-    bundle: Bundle, model: polc.Codec, photo: Pixels, report: Report = lambda line: None
-) -> list[Check]:
+def validate(bundle: Bundle, model: polc.Codec, photo: Pixels, report: Report = lambda line: None) -> Checks:
     """Every check of a bundle against the PyTorch model it was made from.
 
     Args:
@@ -214,4 +140,4 @@ def validate(
         report("comparing batches and whole files")
         check_batches(checks, codec.backend, photo)
         check_round_trip(checks, codec, photo)
-    return list(checks.values())
+    return checks

@@ -1,8 +1,9 @@
-"""`Codec`: images to bytes and back, with one bundle on one backend."""
+"""`Codec`: images to bytes, bytes to images and predictions, with one bundle on one backend."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,12 +15,13 @@ from .bundle import Bundle
 from .coding.container import Container, Header, join_streams, quality_code
 from .errors import BitstreamError, CodecMismatchWarning, ImageError, UsageError
 from .images import Pixels, from_tensor, pad, to_tensor
-from .latent import EncodedLatent, LatentCoder
+from .latent import Decoded, EncodedLatent, LatentCoder
 from .limits import DEFAULT_LIMITS, Limits
+from .predict import Predictor
 
 
 class Codec:
-    """Compresses images to `.polc` files and decompresses them; safe to share between threads.
+    """Compresses images to `.polc` files, decompresses them and predicts from them; threads may share it.
 
     Use `Codec.load`. A context manager: leaving it frees the backend.
 
@@ -42,6 +44,7 @@ class Codec:
         manifest = bundle.manifest
         self.backend = make_backend(backend, bundle, options or BackendOptions())
         self.latent_coder = LatentCoder(self.backend, bundle.entropy_tables(), manifest.latent_channels)
+        self.predictor = Predictor(self.backend, manifest)
 
     @classmethod
     def load(
@@ -76,7 +79,7 @@ class Codec:
             ImageError: not such an array, or larger than the limits.
             UsageError: the quality is out of the bundle's range.
         """
-        header = self._header(image, quality)
+        header = self._new_header(image, quality)
         coded = self._encode(image, header)
         return Container(header, coded.z, join_streams(coded.y), coded.checksums).pack(self.limits)
 
@@ -85,7 +88,7 @@ class Codec:
 
         Arguments and errors as in `compress`.
         """
-        header = self._header(image, quality)
+        header = self._new_header(image, quality)
         return self._synthesise(self._encode(image, header).y_hat, header)
 
     def decompress(self, data: bytes) -> Pixels:
@@ -94,8 +97,7 @@ class Codec:
         Raises:
             BitstreamError: the file is damaged, too large, or made with another model.
         """
-        header, y_hat = self._decode(data)
-        return from_tensor(self._synthesise(y_hat, header), header.height, header.width)
+        return self.synthesise(self.decode(data))
 
     def latent(self, data: bytes) -> FloatArray:
         """The decoded latent y_hat of a `.polc` file, float32 [M, h, w] on the padded image's grid.
@@ -103,7 +105,88 @@ class Codec:
         Raises:
             BitstreamError: as `decompress`.
         """
-        return self._decode(data)[1]
+        return self.decode(data).y_hat
+
+    def infer(self, data: bytes, task: str) -> FloatArray:
+        """What a vision model predicts from a `.polc` file's latent, without an image being made.
+
+        Args:
+            data: the file.
+            task: name of a task in the bundle.
+
+        Returns:
+            Logits, float32: [classes]; for a segmentation [classes,H,W] on the image's pixels.
+
+        Raises:
+            UsageError: the bundle has no such task, or the image's size does not fit it.
+            BitstreamError: as `decompress`.
+        """
+        return self.infer_many([data], task)[0]
+
+    def infer_many(self, data: Sequence[bytes], task: str, batch_size: int = 8) -> list[FloatArray]:
+        """As `infer` for several files, in their order; those of one size run in batches, at any quality.
+
+        Args:
+            data: the files.
+            task: name of a task in the bundle.
+            batch_size: most latents to run at once.
+
+        Raises:
+            UsageError: as `infer`; in a list of several, the message counts from 0 which file it was.
+            BitstreamError: likewise.
+        """
+        return self.predictor.in_batches(data, self.header, self.decode, task, batch_size)
+
+    def infer_pixels(self, data: bytes, task: str) -> FloatArray:
+        """As `infer`, from the decompressed image: the baseline that makes pixels first.
+
+        Raises:
+            UsageError: as `infer`, or the bundle has no pixel graph of the task.
+            BitstreamError: as `decompress`.
+        """
+        self.predictor.pixel_task(task)
+        return self.infer_image(self.decompress(data), task)
+
+    def header(self, data: bytes) -> Header:
+        """Size and quality of a `.polc` file's image; nothing is decoded.
+
+        Raises:
+            BitstreamError: the file is damaged or too large.
+        """
+        return Container.unpack(data, self.limits).header
+
+    def decode(self, data: bytes) -> Decoded:
+        """The latent of a `.polc` file: decode once, then `synthesise` and `infer_latent` as often as needed.
+
+        Raises:
+            BitstreamError: as `decompress`.
+        """
+        container = Container.unpack(data, self.limits)
+        header = container.header
+        self._check_made_with(header)
+        h, w = header.latent_size
+        streams = container.y_streams(self.latent_coder.channels * h * w)
+        y_hat = self.latent_coder.decode(container.z, streams, container.checksums, (h, w), header.quality)
+        return Decoded(header, y_hat)
+
+    def synthesise(self, decoded: Decoded) -> Pixels:
+        """The image of a latent, uint8 [H,W,3]."""
+        header = decoded.header
+        return from_tensor(self._synthesise(decoded.y_hat, header), header.height, header.width)
+
+    def infer_latent(self, decoded: Decoded, task: str) -> FloatArray:
+        """As `infer`, from a latent that `decode` gave."""
+        return self.predictor.from_latents([decoded], task)[0]
+
+    def infer_image(self, image: Pixels, task: str) -> FloatArray:
+        """As `infer_pixels`, from an image, uint8 [H,W,3], which nothing is done to but padding.
+
+        Raises:
+            UsageError: as `infer_pixels`.
+            ImageError: not such an array, or larger than the limits.
+        """
+        self._check_image(image)
+        return self.predictor.from_image(image, task)
 
     def verify(self, data: bytes) -> None:
         """Decodes every symbol and checks it; runs no synthesis.
@@ -111,7 +194,7 @@ class Codec:
         Raises:
             BitstreamError: as `decompress`.
         """
-        self._decode(data)
+        self.decode(data)
 
     def describe(self) -> dict[str, Any]:
         """The bundle and what runs it, as JSON-able data."""
@@ -129,7 +212,7 @@ class Codec:
     ) -> None:
         self.close()
 
-    def _header(self, image: Pixels, quality: float) -> Header:
+    def _new_header(self, image: Pixels, quality: float) -> Header:
         height, width = self._check_image(image)
         low, high = self.bundle.manifest.quality_range
         if not low <= quality <= high:
@@ -145,15 +228,6 @@ class Codec:
     def _synthesise(self, y_hat: FloatArray, header: Header) -> FloatArray:
         feeds = {"y_hat": y_hat[None], "quality": np.array([header.quality], np.float32)}
         return self.backend.run("synthesis", feeds)["image"]
-
-    def _decode(self, data: bytes) -> tuple[Header, FloatArray]:
-        container = Container.unpack(data, self.limits)
-        header = container.header
-        self._check_made_with(header)
-        h, w = header.latent_size
-        streams = container.y_streams(self.latent_coder.channels * h * w)
-        y_hat = self.latent_coder.decode(container.z, streams, container.checksums, (h, w), header.quality)
-        return header, y_hat
 
     def _check_made_with(self, header: Header) -> None:
         manifest = self.bundle.manifest

@@ -212,7 +212,7 @@ def plan(sources: Sequence[Source], output: str, strip: Collection[str], suffix:
         jobs = [Job(source, _target_in(Path(output), source, strip, suffix)) for source in sources]
     else:
         jobs = [Job(source, Target(Path(output))) for source in sources]
-    _check_distinct(jobs)
+    check_distinct(jobs)
     return jobs
 
 
@@ -253,7 +253,8 @@ def _target_in(folder: Path, source: Source, strip: Collection[str], suffix: str
     return Target(folder / place.with_name(stem + suffix), make_folders=True)
 
 
-def _check_distinct(jobs: Sequence[Job]) -> None:
+def check_distinct(jobs: Sequence[Job]) -> None:
+    """Raises UsageError if two inputs would write one file, or an output is an input."""
     key: Callable[[Path], str] = os.path.realpath
     inputs = {key(job.source.path): job.source for job in jobs if job.source.path is not None}
     writers: dict[str, Source] = {}

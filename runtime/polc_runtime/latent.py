@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .backends import Backend, FloatArray
 from .coding import rans
-from .coding.container import symbol_checksum
+from .coding.container import Header, symbol_checksum
 from .coding.schedule import Step, gather, scatter, schedule
 from .coding.tables import EntropyTables
 from .errors import BitstreamError, PolcError
@@ -36,6 +36,19 @@ class EncodedLatent:
     z: bytes
     y: list[bytes]
     checksums: tuple[int, ...]
+    y_hat: FloatArray
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the bits of a `.polc` file hold: the latent that pictures and predictions are made from.
+
+    Attributes:
+        header: size and quality of the image.
+        y_hat: float32 [M,h,w], on the padded image's grid.
+    """
+
+    header: Header
     y_hat: FloatArray
 
 

@@ -100,14 +100,17 @@ def test_stopped_export_leaves_no_bundle(tiny_checkpoint, tmp_path, sent, code):
 
 def test_other_weights_than_the_bundles_fail_the_validation(tiny_bundle, tiny_checkpoint):
     from polc import load_checkpoint
-    from polc_export.validate import sample_photo, validate
+    from polc_export.checks import sample_photo
+    from polc_export.validate import validate
     from polc_runtime import Bundle
 
     model = load_checkpoint(tiny_checkpoint).codec
     with torch.no_grad():
         model.g_s[3].conv.bias[1] += 1e-3
     failed = [
-        check.name for check in validate(Bundle.load(tiny_bundle), model, sample_photo()) if not check.passed
+        check.name
+        for check in validate(Bundle.load(tiny_bundle), model, sample_photo()).values()
+        if not check.passed
     ]
     assert failed == ["synthesis.image"]
 

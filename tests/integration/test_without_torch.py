@@ -78,6 +78,18 @@ def test_codes_and_decodes_without_torch(environment, tiny_bundle, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "back.png")), expected)
 
 
+def test_predicts_without_torch(environment, task_bundle, tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.effect_noise((70, 50), 60).convert("RGB").save(photo)
+    code = "from polc_runtime.cli import main; sys.exit(main())"
+    coded = tmp_path / "photo.polc"
+    tasks = ("--task", "convnext", "--task", "scenes-1", "--via-pixels", "-o", tmp_path / "map.png")
+    for arguments in (("compress", photo, "-o", coded, "--for-task", "convnext"), ("infer", coded, *tasks)):
+        done = run(environment, code, *arguments, "--bundle", task_bundle)
+        assert done.returncode == 0, done.stderr
+    assert "pet " in done.stdout and Image.open(tmp_path / "map.png").size == (256, 256)
+
+
 def test_runtime_imports_no_other_package_of_the_project():
     """Imports point one way: the runtime imports none of the others, polc none of the exporter."""
     root = Path(polc_runtime.__file__).parent

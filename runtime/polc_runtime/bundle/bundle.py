@@ -11,6 +11,7 @@ from typing import Any
 from ..coding.tables import EntropyTables
 from ..errors import BundleError
 from .manifest import Manifest
+from .tasks import Task
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
@@ -109,11 +110,7 @@ class Bundle:
     def describe(self) -> dict[str, Any]:
         """What the bundle holds, as JSON-able data, sizes included."""
         manifest = self.manifest
-
-        def size(file: str) -> int | None:
-            path = self.path / file
-            return path.stat().st_size if path.is_file() else None
-
+        size = self._size
         return {
             "path": str(self.path),
             "name": manifest.name,
@@ -124,7 +121,22 @@ class Bundle:
             "size": {"multiple": manifest.size_multiple, "min": manifest.size_min},
             "graphs": [{**graph.to_dict(), "bytes": size(graph.file)} for graph in manifest.graphs],
             "entropy": {"file": manifest.entropy_file, "bytes": size(manifest.entropy_file)},
+            "tasks": [self._describe_task(task) for task in manifest.tasks],
             "validation": list(manifest.validation),
             "tools": manifest.tools,
             "notes": list(manifest.notes),
+        }
+
+    def _size(self, file: str) -> int | None:
+        path = self.path / file
+        return path.stat().st_size if path.is_file() else None
+
+    def _describe_task(self, task: Task) -> dict[str, Any]:
+        """The task's entry, with the number of classes for their names; weights and bytes of its graphs."""
+        graphs = [graph for graph in self.manifest.graphs if graph.name in task.interfaces()]
+        return {
+            **task.to_dict(),
+            "classes": len(task.classes),
+            "parameters": max(graph.parameters for graph in graphs if graph.name == task.graph),
+            "bytes": sum(self._size(graph.file) or 0 for graph in graphs),
         }

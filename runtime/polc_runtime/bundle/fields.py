@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BundleError
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
-MAX_SIZE = 1 << 16
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_SIZE = 1 << 16
 
 Axes = tuple[int | str, ...]
 
 
 class Fields:
-    """Typed look-ups in a JSON object, each failing with the field's name."""
+    """A JSON object; every look-up raises a BundleError with the field's name where it does not fit.
+
+    Args:
+        value: what should be an object.
+        where: what messages call it.
+    """
 
     def __init__(self, value: Any, where: str) -> None:
         if not isinstance(value, Mapping):
@@ -24,30 +28,98 @@ class Fields:
         self.value, self.where = value, where
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
+        """The value of a key, of a type; a bool is no int."""
         value = self.value.get(key, default)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise BundleError(f"{self.where}: {key} is {'missing' if value is None else 'not usable'}")
+            raise self.wrong(key, "missing" if value is None else "not usable")
         return value
 
     def section(self, key: str) -> Fields:
+        """An object inside."""
         return Fields(self.get(key, dict), f"{self.where}: {key}")
 
+    def sections(self, key: str) -> list[Fields]:
+        """A list of objects; empty where the key is absent."""
+        return [Fields(value, f"{self.where}: {key}") for value in self.get(key, list, [])]
+
+    def flat(self, key: str, default: Any = None) -> dict[str, Any]:
+        """An object of plain values and lists of them, nothing deeper."""
+        return _flat(self.get(key, dict, default), f"{self.where}: {key}")
+
+    def flats(self, key: str) -> tuple[dict[str, Any], ...]:
+        """A list of such objects; empty where the key is absent."""
+        return tuple(_flat(fields.value, fields.where) for fields in self.sections(key))
+
     def digest(self, key: str) -> bytes:
+        """The 32 bytes of a SHA-256."""
         text = self.get(key, str)
-        if not SHA256.fullmatch(text):
-            raise BundleError(f"{self.where}: {key} is not a SHA-256")
+        if not _SHA256.fullmatch(text):
+            raise self.wrong(key, "not a SHA-256")
         return bytes.fromhex(text)
 
     def numbers(self, key: str, count: int) -> list[float]:
+        """A list of so many finite numbers."""
         values = self.get(key, list)
-        if len(values) != count or not all(isinstance(v, int | float) for v in values):
-            raise BundleError(f"{self.where}: {key} is not {count} numbers")
-        return [float(v) for v in values]
+        if len(values) != count or not all(_is_number(value) for value in values):
+            raise self.wrong(key, f"not {count} numbers")
+        return [float(value) for value in values]
+
+    def size(self, key: str, most: int = _MAX_SIZE, least: int = 1) -> int:
+        """A whole number within bounds."""
+        value: int = self.get(key, int)
+        if not least <= value <= most:
+            raise self.wrong(key, f"{_shown(value)}, expected {least} to {most}")
+        return value
+
+    def optional_size(self, key: str, most: int = _MAX_SIZE) -> int | None:
+        """As `size`, or None."""
+        return None if self.value.get(key) is None else self.size(key, most)
+
+    def choice(self, key: str, known: tuple[str, ...]) -> str:
+        """One of the texts that are known."""
+        value: str = self.get(key, str)
+        if value not in known:
+            raise self.wrong(key, f"{_shown(value)}, known are {', '.join(known)}")
+        return value
 
     def axes(self, key: str) -> dict[str, Axes]:
-        shapes = self.get(key, dict).items()
-        return {str(name): tuple(shape) for name, shape in shapes if isinstance(shape, list)}
+        """Shapes by name."""
+        shapes = self.get(key, dict)
+        if not all(
+            isinstance(shape, list) and all(_is_axis(axis) for axis in shape) for shape in shapes.values()
+        ):
+            raise self.wrong(key, "not a list of axes for each name")
+        return {name: tuple(shape) for name, shape in shapes.items()}
+
+    def wrong(self, key: str, what: str) -> BundleError:
+        """The error that says that a key `is` something."""
+        return BundleError(f"{self.where}: {key} is {what}")
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 16
+def is_size(value: Any) -> bool:
+    """Whether a value is a whole number from 1 to 65536."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_SIZE
+
+
+def _is_axis(value: Any) -> bool:
+    return isinstance(value, str) or is_size(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _flat(value: Mapping[str, Any], where: str) -> dict[str, Any]:
+    for key, entry in value.items():
+        if not all(_is_plain(item) for item in (entry if isinstance(entry, list) else [entry])):
+            raise BundleError(f"{where}: {key} is no plain value")
+    return dict(value)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

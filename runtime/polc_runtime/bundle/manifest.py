@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import BundleError
+from ..errors import BundleError, UsageError
+from .fields import Axes, Fields, is_size
+from .tasks import Task, parse_tasks
 
-FORMAT_VERSION = (1, 0)
+FORMAT_VERSION = (1, 1)
 """(major, minor) of the bundle format this runtime writes; a higher major is refused."""
 
 KNOWN_PRECISIONS = ("fp32", "fp16")
-_FILE = re.compile(r"graphs/[A-Za-z0-9_]+(\.fp16)?\.onnx")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-Axes = tuple[int | str, ...]
+_FILE = re.compile(r"graphs/[A-Za-z0-9_-]+(\.fp16)?\.onnx")
 
 
 @dataclass(frozen=True)
@@ -25,12 +23,12 @@ class GraphFile:
     """One graph of a bundle.
 
     Attributes:
-        name: analysis, hyper_synthesis, context_0..8, synthesis.
+        name: analysis, hyper_synthesis, context_0..8, synthesis, task_NAME, pixels_NAME.
         file: path inside the bundle, with forward slashes.
         sha256: of the file, hexadecimal.
         precision: fp32 or fp16 (inside; inputs and outputs are float32 either way).
         opset: ONNX opset of the default domain.
-        inputs: axes of each input, in order; text is a size, as "batch" or "64*h".
+        inputs: axes of each input, in order; text is a size, as "batch", "64*h" or "64*h+1".
         outputs: likewise.
         exact: whether encoder and decoder must agree on it.
         parameters: number of weights inside.
@@ -73,6 +71,7 @@ class Manifest:
         quality_range: least and largest quality.
         size_multiple: height and width of an image are padded to multiples of this.
         size_min: and to at least this.
+        tasks: what the bundle predicts.
         graphs: in the order they run; one name may stand in several precisions.
         entropy_file: path of the entropy tables inside the bundle.
         entropy_sha256: of that file.
@@ -91,6 +90,7 @@ class Manifest:
     entropy_sha256: str
     size_multiple: int = 64
     size_min: int = 192
+    tasks: tuple[Task, ...] = ()
     validation: tuple[dict[str, Any], ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -117,6 +117,7 @@ class Manifest:
             "size": {"multiple": self.size_multiple, "min": self.size_min},
             "graphs": [graph.to_dict() for graph in self.graphs],
             "entropy": {"file": self.entropy_file, "sha256": self.entropy_sha256},
+            "tasks": [task.to_dict() for task in self.tasks],
             "validation": list(self.validation),
             "tools": self.tools,
             "notes": list(self.notes),
@@ -136,7 +137,7 @@ class Manifest:
             raise BundleError(f"manifest.json is not JSON: {error}") from None
         root = Fields(document, "manifest.json")
         version = root.get("format", list)
-        if not version or not isinstance(version[0], int):
+        if not version or not isinstance(version[0], int) or isinstance(version[0], bool):
             raise BundleError("manifest.json: format is not a version")
         if version[0] > FORMAT_VERSION[0]:
             raise BundleError(
@@ -150,7 +151,7 @@ class Manifest:
         size = root.section("size")
         entropy = root.section("entropy")
         low, high = root.numbers("quality_range", 2)
-        model = root.get("model", dict)
+        model = root.flat("model")
         dims = model.get("dims")
         if not (isinstance(dims, list) and dims and all(is_size(d) for d in dims)):
             raise BundleError("manifest.json: model.dims is not a list of widths")
@@ -158,24 +159,24 @@ class Manifest:
             raise BundleError("manifest.json: model.hyper_dim is not a width")
         if not (1 <= low < high <= 255):
             raise BundleError(f"manifest.json: quality_range {low}..{high} is not a range above 1")
-        multiple, least = size.get("multiple", int), size.get("min", int)
-        if not (0 < multiple <= 4096 and 0 < least <= 4096):
-            raise BundleError("manifest.json: size is out of range")
         if entropy.get("file", str) != "entropy.npz":
             raise BundleError("manifest.json: entropy.file is not entropy.npz")
+        root.get("graphs", list)
+        graphs = tuple(_graph(fields) for fields in root.sections("graphs"))
         return cls(
             name=root.get("name", str),
             model=model,
             fingerprint=root.digest("fingerprint"),
             codec_id=root.digest("codec_id"),
             quality_range=(low, high),
-            size_multiple=multiple,
-            size_min=least,
-            graphs=tuple(_graph(Fields(g, "manifest.json: graphs")) for g in root.get("graphs", list)),
+            size_multiple=size.size("multiple", 4096),
+            size_min=size.size("min", 4096),
+            graphs=graphs,
             entropy_file="entropy.npz",
             entropy_sha256=entropy.digest("sha256").hex(),
-            validation=tuple(root.get("validation", list, [])),
-            tools=root.get("tools", dict, {}),
+            tasks=parse_tasks(root.sections("tasks"), {g.name: g.inputs | g.outputs for g in graphs}),
+            validation=root.flats("validation"),
+            tools=root.flat("tools", {}),
             notes=tuple(str(note) for note in root.get("notes", list, [])),
         )
 
@@ -195,19 +196,34 @@ class Manifest:
         names = ", ".join(dict.fromkeys(g.name for g in self.graphs))
         raise BundleError(f"the bundle has no graph {name!r}; it has {names}")
 
+    def task(self, name: str) -> Task:
+        """A task by name.
+
+        Raises:
+            UsageError: the bundle does not hold it; the message lists what there is.
+        """
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        if not self.tasks:
+            raise UsageError(
+                f"the bundle {self.name} has no tasks, so none named {name!r}; add one with "
+                "polc-export --bundle BUNDLE --stage2 CKPT"
+            )
+        names = ", ".join(task.name for task in self.tasks)
+        raise UsageError(f"the bundle {self.name} has no task {name!r}; it has {names}")
+
 
 def _graph(fields: Fields) -> GraphFile:
     file = fields.get("file", str)
     if not _FILE.fullmatch(file):
         raise BundleError(f"manifest.json: {file!r} is no file name of a graph")
-    precision = fields.get("precision", str)
-    if precision not in KNOWN_PRECISIONS:
-        raise BundleError(f"manifest.json: {file} has precision {precision!r}, known are fp32 and fp16")
+    fields = Fields(fields.value, f"manifest.json: {file}")
     return GraphFile(
         name=fields.get("name", str),
         file=file,
         sha256=fields.digest("sha256").hex(),
-        precision=precision,
+        precision=fields.choice("precision", KNOWN_PRECISIONS),
         opset=fields.get("opset", int),
         inputs=fields.axes("inputs"),
         outputs=fields.axes("outputs"),

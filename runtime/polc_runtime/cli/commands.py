@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +15,19 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError
-from ..files import STANDARD, Job, Source, Target, expand, plan
+from ..files import STANDARD, Job, Source, Target, expand
 from ..limits import DEFAULT_LIMITS
 from .console import printable
+from .infer import infer
+from .jobs import POLC, about_codec, coded_facts, header_facts, plan_jobs, target_of, unpack
 from .options import CodecChoice, Output, Reporting, codec_choice, inputs, output, recursive, reporting
 from .runner import Facts, run, table
 
 if TYPE_CHECKING:
+    from ..bundle import Task
     from ..codec import Codec
-    from ..coding.container import Container
     from ..images import Pixels
 
-POLC = ".polc"
 DEFAULT_QUALITY = 4.0
 
 Coder = Callable[["Codec", "Pixels"], tuple[float, bytes]]
@@ -47,6 +47,7 @@ Examples:
   polc compress photos/ -o coded/ --recursive --quality 5.5
   polc compress photo.png -o photo.polc --bpp 0.3
   polc compress *.jpg -o coded/ --max-bytes 20000 --json > report.json
+  polc compress val/ -o coded/ --recursive --for-task convnext_tiny
   cat photo.png | polc compress - -o - > photo.polc"""
 )
 @inputs("IMAGES")
@@ -68,6 +69,11 @@ Examples:
     type=click.IntRange(min=1),
     help="The largest quality whose file is not larger; within 1 %.",
 )
+@click.option(
+    "--for-task",
+    metavar="NAME",
+    help="Scale and cut images first as a task of the bundle asks for, so that accuracies compare.",
+)
 @recursive
 @codec_choice
 @reporting
@@ -77,6 +83,7 @@ def compress(
     quality: float | None,
     bpp: float | None,
     max_bytes: int | None,
+    for_task: str | None,
     recursive: bool,
     codec_choice: CodecChoice,
     reporting: Reporting,
@@ -89,10 +96,11 @@ def compress(
     from ..images import INPUT_SUFFIXES
 
     coder = _coder(quality, bpp, max_bytes)
-    jobs = _jobs(expand(arguments, INPUT_SUFFIXES, recursive), output, reporting, INPUT_SUFFIXES, POLC)
+    jobs = plan_jobs(expand(arguments, INPUT_SUFFIXES, recursive), output, reporting, INPUT_SUFFIXES, POLC)
     with codec_choice.load() as codec:
-        work = partial(_compress_one, codec, coder, output.force)
-        return run("compress", jobs, work, reporting, about=_about(codec, codec_choice))
+        task = None if for_task is None else codec.bundle.manifest.task(for_task)
+        work = partial(_compress_one, codec, coder, task, output.force)
+        return run("compress", jobs, work, reporting, about=about_codec(codec, codec_choice))
 
 
 @click.command(
@@ -128,11 +136,11 @@ def decompress(
     from ..images import output_suffix
 
     suffix = output_suffix(format_ or "png")
-    jobs = _jobs(expand(arguments, {POLC}, recursive), output, reporting, {POLC}, suffix)
+    jobs = plan_jobs(expand(arguments, {POLC}, recursive), output, reporting, {POLC}, suffix)
     suffixes = {job: _format(job.target, format_) for job in jobs}
     with codec_choice.load() as codec:
         work = partial(_decompress_one, codec, suffixes, output.force)
-        return run("decompress", jobs, work, reporting, about=_about(codec, codec_choice))
+        return run("decompress", jobs, work, reporting, about=about_codec(codec, codec_choice))
 
 
 @click.command(
@@ -156,7 +164,7 @@ def verify(
     jobs = [Job(source) for source in expand(arguments, {POLC}, recursive)]
     with codec_choice.load() as codec:
         work = partial(_verify_one, codec)
-        return run("verify", jobs, work, reporting, _verify_text, _about(codec, codec_choice))
+        return run("verify", jobs, work, reporting, _verify_text, about_codec(codec, codec_choice))
 
 
 @click.command(
@@ -180,6 +188,7 @@ def info(arguments: tuple[str, ...], reporting: Reporting) -> int:
 COMMANDS: dict[str, click.Command] = {
     "compress": compress,
     "decompress": decompress,
+    "infer": infer,
     "verify": verify,
     "info": info,
 }
@@ -207,17 +216,6 @@ def _coder(quality: float | None, bpp: float | None, max_bytes: int | None) -> C
     return lambda codec, pixels: (chosen, codec.compress(pixels, chosen))
 
 
-def _jobs(
-    sources: list[Source], output: Output, reporting: Reporting, strip: Collection[str], suffix: str
-) -> list[Job]:
-    """Plans the outputs, and refuses what cannot go to standard output."""
-    if output.output == STANDARD and reporting.as_json:
-        raise UsageError("--json and '-o -' both want standard output; write the result to a file")
-    if output.output == STANDARD and os.isatty(1):
-        raise UsageError("'-o -' would write binary data to the terminal; redirect it, or name a file")
-    return plan(sources, output.output, strip, suffix)
-
-
 def _format(target: Target | None, format_: str | None) -> str:
     """The suffix in `images.OUTPUT_FORMATS` to write a target in."""
     from ..images import output_suffix
@@ -232,44 +230,51 @@ def _format(target: Target | None, format_: str | None) -> str:
     return suffix
 
 
-def _about(codec: Codec, choice: CodecChoice) -> Facts:
-    return {"bundle": str(codec.bundle.path), "model": codec.bundle.name, "backend": choice.backend}
-
-
-def _target(job: Job) -> Target:
-    if job.target is None:
-        raise ValueError(f"{job.source.name} was planned without an output")
-    return job.target
-
-
-def _compress_one(codec: Codec, coder: Coder, force: bool, job: Job) -> Facts:
+def _compress_one(codec: Codec, coder: Coder, task: Task | None, force: bool, job: Job) -> Facts:
     from ..images import read_image
 
-    target = _target(job)
+    target = target_of(job)
     target.check(force)
     pixels, notices = read_image(job.source.read(), name=job.source.name)
+    if task is not None:
+        pixels, changes = _prepared(pixels, task)
+        notices += changes
     quality, data = coder(codec, pixels)
     target.write(data, force)
-    facts = _coded_facts(pixels.shape[1], pixels.shape[0], quality, data)
+    facts = coded_facts(pixels.shape[1], pixels.shape[0], quality, data)
     return {**facts, "sha256": hashlib.sha256(data).hexdigest(), "notices": list(notices)}
+
+
+def _prepared(pixels: Pixels, task: Task) -> tuple[Pixels, tuple[str, ...]]:
+    """A picture as a task asks for it, and a sentence that says what was done to it."""
+    from ..predict import check_size
+    from ..preprocess import preprocess
+
+    prepared = preprocess(pixels, task.preprocessing)
+    height, width = prepared.shape[:2]
+    check_size(task, (height, width))
+    if prepared is pixels:
+        return pixels, ()
+    before = f"{pixels.shape[1]}x{pixels.shape[0]}"
+    return prepared, (f"scaled and cut for the task {task.name}: from {before} to {width}x{height}",)
 
 
 def _decompress_one(codec: Codec, suffixes: dict[Job, str], force: bool, job: Job) -> Facts:
     from ..images import encode_image
 
-    target = _target(job)
+    target = target_of(job)
     target.check(force)
     data = job.source.read(DEFAULT_LIMITS.max_bytes)
     image = encode_image(codec.decompress(data), suffixes[job])
     target.write(image, force)
     written = {"output_bytes": len(image), "output_sha256": hashlib.sha256(image).hexdigest()}
-    return {**_header_facts(data), **written}
+    return {**header_facts(data), **written}
 
 
 def _verify_one(codec: Codec, job: Job) -> Facts:
     data = job.source.read(DEFAULT_LIMITS.max_bytes)
     codec.verify(data)
-    return {**_header_facts(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {**header_facts(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _verify_text(result: Facts) -> str:
@@ -282,10 +287,10 @@ def _info_one(job: Job) -> Facts:
     if job.source.path is not None and job.source.path.is_dir():
         return {"kind": "bundle", **Bundle.load(job.source.path).describe()}
     data = job.source.read(DEFAULT_LIMITS.max_bytes)
-    container = _unpack(data)
+    container = unpack(data)
     return {
         "kind": "polc",
-        **_header_facts(data),
+        **header_facts(data),
         "fingerprint": container.header.fingerprint.hex(),
         "codec_id": container.header.codec_id.hex(),
         "section_bytes": dict(container.section_sizes),
@@ -296,28 +301,6 @@ def _info_text(result: Facts) -> str:
     hidden = {"input", "ok", "seconds", "warnings"}
     facts = {key: value for key, value in result.items() if key not in hidden}
     return f"{printable(result['input'])}\n{table(facts)}"
-
-
-def _unpack(data: bytes) -> Container:
-    from ..coding.container import Container
-
-    return Container.unpack(data, DEFAULT_LIMITS)
-
-
-def _header_facts(data: bytes) -> Facts:
-    header = _unpack(data).header
-    return _coded_facts(header.width, header.height, header.quality, data)
-
-
-def _coded_facts(width: int, height: int, quality: float, data: bytes) -> Facts:
-    size = len(data)
-    return {
-        "width": width,
-        "height": height,
-        "quality": quality,
-        "bytes": size,
-        "bpp": 8 * size / (width * height),
-    }
 
 
 def _named(argument: str) -> Source:

@@ -106,6 +106,8 @@ codec_choice = _grouped(
     },
 )
 
+force = click.option("--force", is_flag=True, help="Overwrite files that exist.")
+
 output = _grouped(
     "output",
     Output,
@@ -117,7 +119,7 @@ output = _grouped(
             required=True,
             help="A file for one input, a folder for several, or '-'.",
         ),
-        "force": click.option("--force", is_flag=True, help="Overwrite files that exist."),
+        "force": force,
     },
 )
 

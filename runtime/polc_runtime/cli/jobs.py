@@ -1,0 +1,68 @@
+"""What several commands share: planning their outputs, and the facts they report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from ..files import STANDARD, Job, Source, Target, plan
+from ..limits import DEFAULT_LIMITS
+from .options import CodecChoice, Output, Reporting
+from .runner import Facts
+
+if TYPE_CHECKING:
+    from ..codec import Codec
+    from ..coding.container import Container
+
+POLC = ".polc"
+"""Suffix of the files that `polc compress` writes."""
+
+
+def plan_jobs(
+    sources: list[Source], output: Output, reporting: Reporting, strip: Collection[str], suffix: str
+) -> list[Job]:
+    """Plans the outputs, and refuses what cannot go to standard output."""
+    if output.output == STANDARD and reporting.as_json:
+        raise UsageError("--json and '-o -' both want standard output; write the result to a file")
+    if output.output == STANDARD and os.isatty(1):
+        raise UsageError("'-o -' would write binary data to the terminal; redirect it, or name a file")
+    return plan(sources, output.output, strip, suffix)
+
+
+def about_codec(codec: Codec, choice: CodecChoice) -> Facts:
+    """What a JSON document says of the bundle and what runs it."""
+    return {"bundle": str(codec.bundle.path), "model": codec.bundle.name, "backend": choice.backend}
+
+
+def target_of(job: Job) -> Target:
+    """The output of a job that was planned with one."""
+    if job.target is None:
+        raise ValueError(f"{job.source.name} was planned without an output")
+    return job.target
+
+
+def unpack(data: bytes) -> Container:
+    """The content of a `.polc` file."""
+    from ..coding.container import Container
+
+    return Container.unpack(data, DEFAULT_LIMITS)
+
+
+def header_facts(data: bytes) -> Facts:
+    """Size, quality and rate of a `.polc` file."""
+    header = unpack(data).header
+    return coded_facts(header.width, header.height, header.quality, data)
+
+
+def coded_facts(width: int, height: int, quality: float, data: bytes) -> Facts:
+    """Size, quality and rate of a file whose header is known."""
+    size = len(data)
+    return {
+        "width": width,
+        "height": height,
+        "quality": quality,
+        "bytes": size,
+        "bpp": 8 * size / (width * height),
+    }
