@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from polc import codec_id, load_checkpoint, save_checkpoint, save_official
-from polc_runtime.errors import UsageError
+from polc_runtime.errors import CheckpointError, UsageError
 
 
 def convert_checkpoint(
     checkpoint: Path, out: Path, official_layout: bool = False, force: bool = False
 ) -> dict[str, Any]:
-    """Rewrites a checkpoint, stored entropy tables included; the file appears whole or not at all.
+    """Rewrites a checkpoint, tasks and stored tables included; the file appears whole or not at all.
 
     Args:
         checkpoint: in either layout.
@@ -21,7 +21,7 @@ def convert_checkpoint(
         force: replace an existing file.
 
     Returns:
-        Facts for a report: input, output, layout, parameters, codec_id.
+        Facts for a report: input, output, layout, parameters of the codec, codec_id, tasks.
 
     Raises:
         CheckpointError: the checkpoint is not usable, or has no place in the layout.
@@ -32,12 +32,16 @@ def convert_checkpoint(
     if out.exists() and not force:
         raise UsageError(f"{out} exists; pass --force to replace it")
     loaded = load_checkpoint(checkpoint)
+    if official_layout and len(loaded.tasks) > 1:
+        names = ", ".join(loaded.tasks)
+        raise CheckpointError(f"{checkpoint} holds the tasks {names}; the official layout has place for one")
     temporary = out.with_name(f".{out.name}.part{out.suffix}")
     try:
         if official_layout:
-            save_official(temporary, loaded.codec, loaded.stored_tables)
+            task = next(iter(loaded.tasks.values()), None)
+            save_official(temporary, loaded.codec, loaded.stored_tables, task)
         else:
-            save_checkpoint(temporary, loaded.codec, loaded.metadata, loaded.stored_tables)
+            save_checkpoint(temporary, loaded.codec, loaded.metadata, loaded.stored_tables, loaded.tasks)
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
@@ -47,4 +51,5 @@ def convert_checkpoint(
         "layout": "official" if official_layout else "polc",
         "parameters": sum(p.numel() for p in loaded.codec.parameters()),
         "codec_id": codec_id(loaded.codec).hex(),
+        "tasks": list(loaded.tasks),
     }

@@ -99,10 +99,7 @@ def test_json_tells_everything(polc, files, coded):
 def test_a_segmentation_writes_a_palette_image_and_an_overlay(polc, files, tmp_path, coded, task_bundle):
     code, out, err = polc("infer", "a.polc", "--task", "scenes-1", "-o", "map.png")
     assert code == 0 and err == []
-    assert (
-        out[:2] == ["a.polc", "  scenes-1 -> map.png, map_overlay.png"]
-        and " %  class " in out[2]
-    )
+    assert out[:2] == ["a.polc", "  scenes-1 -> map.png, map_overlay.png"] and " %  class " in out[2]
     image = Image.open(tmp_path / "map.png")
     assert image.mode == "P" and image.size == (150, 100)
     with Codec.load(task_bundle) as codec:

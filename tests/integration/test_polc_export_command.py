@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import EXPORT_COMMAND as COMMAND
 
-from polc_runtime import ExportError
+from polc_runtime import CheckpointError, ExportError
 
 
 @pytest.fixture
@@ -145,6 +145,18 @@ def test_converted_checkpoint_is_the_same_codec(export, tiny_checkpoint, tmp_pat
     ]
     for key, value in weights[0].items():
         np.testing.assert_array_equal(value.detach(), weights[1][key].detach())
+
+
+def test_conversion_keeps_the_tasks(tiny_stage2_checkpoint, tmp_path):
+    from polc import load_checkpoint
+    from polc_export.convert import convert_checkpoint
+
+    copy = tmp_path / "copy.safetensors"
+    facts = convert_checkpoint(tiny_stage2_checkpoint, copy)
+    assert facts["tasks"] == list(load_checkpoint(copy).tasks) == ["convnext", "pspnet"]
+    with pytest.raises(CheckpointError, match="holds the tasks convnext, pspnet; the official layout"):
+        convert_checkpoint(tiny_stage2_checkpoint, tmp_path / "a.pth.tar", official_layout=True)
+    assert list(tmp_path.iterdir()) == [copy]
 
 
 def test_help_is_instant_and_has_examples(export):

@@ -141,6 +141,7 @@ HOSTILE = [
     (changed([8, 1 << 40], "model", "dims"), "model.dims"),
     (changed({"a": {"b": []}}, "model", "more"), "model: more is no plain value"),
     (changed(0, "size", "multiple"), "size: multiple is 0, expected 1 to 4096"),
+    (changed(32, "size", "multiple"), "the bitstream has {'multiple': 64, 'min': 192}"),
     (changed("../evil.npz", "entropy", "file"), "entropy.file"),
     (changed({}, "graphs"), "graphs is not usable"),
     (changed(["x"], "graphs"), "graphs is not an object"),

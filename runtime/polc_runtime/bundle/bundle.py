@@ -10,7 +10,7 @@ from typing import Any
 
 from ..coding.tables import EntropyTables
 from ..errors import BundleError
-from .manifest import Manifest
+from .manifest import SIZE, Manifest
 from .tasks import Task
 
 MANIFEST = "manifest.json"
@@ -118,7 +118,7 @@ class Bundle:
             "fingerprint": manifest.fingerprint.hex(),
             "codec_id": manifest.codec_id.hex(),
             "quality_range": list(manifest.quality_range),
-            "size": {"multiple": manifest.size_multiple, "min": manifest.size_min},
+            "size": SIZE,
             "graphs": [{**graph.to_dict(), "bytes": size(graph.file)} for graph in manifest.graphs],
             "entropy": {"file": manifest.entropy_file, "bytes": size(manifest.entropy_file)},
             "tasks": [self._describe_task(task) for task in manifest.tasks],

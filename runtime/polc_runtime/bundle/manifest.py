@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BundleError, UsageError
+from ..sizes import PAD_LEAST, PAD_MULTIPLE
 from .fields import Axes, Fields, is_size
 from .tasks import Task, parse_tasks
 
@@ -15,6 +16,8 @@ FORMAT_VERSION = (1, 1)
 """(major, minor) of the bundle format this runtime writes; a higher major is refused."""
 
 KNOWN_PRECISIONS = ("fp32", "fp16")
+SIZE = {"multiple": PAD_MULTIPLE, "min": PAD_LEAST}
+"""How images are padded: the bitstream's rule, repeated for readers that have only the files."""
 _FILE = re.compile(r"graphs/[A-Za-z0-9_-]+(\.fp16)?\.onnx")
 
 
@@ -69,8 +72,6 @@ class Manifest:
         fingerprint: 32 bytes over everything that decoding depends on.
         codec_id: 32 bytes over all weights of the codec.
         quality_range: least and largest quality.
-        size_multiple: height and width of an image are padded to multiples of this.
-        size_min: and to at least this.
         tasks: what the bundle predicts.
         graphs: in the order they run; one name may stand in several precisions.
         entropy_file: path of the entropy tables inside the bundle.
@@ -88,8 +89,6 @@ class Manifest:
     graphs: tuple[GraphFile, ...]
     entropy_file: str
     entropy_sha256: str
-    size_multiple: int = 64
-    size_min: int = 192
     tasks: tuple[Task, ...] = ()
     validation: tuple[dict[str, Any], ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
@@ -114,7 +113,7 @@ class Manifest:
             "fingerprint": self.fingerprint.hex(),
             "codec_id": self.codec_id.hex(),
             "quality_range": list(self.quality_range),
-            "size": {"multiple": self.size_multiple, "min": self.size_min},
+            "size": SIZE,
             "graphs": [graph.to_dict() for graph in self.graphs],
             "entropy": {"file": self.entropy_file, "sha256": self.entropy_sha256},
             "tasks": [task.to_dict() for task in self.tasks],
@@ -159,6 +158,8 @@ class Manifest:
             raise BundleError("manifest.json: model.hyper_dim is not a width")
         if not (1 <= low < high <= 255):
             raise BundleError(f"manifest.json: quality_range {low}..{high} is not a range above 1")
+        if (found := {name: size.size(name, 4096) for name in SIZE}) != SIZE:
+            raise BundleError(f"manifest.json: size is {found}; the bitstream has {SIZE}: upgrade polc")
         if entropy.get("file", str) != "entropy.npz":
             raise BundleError("manifest.json: entropy.file is not entropy.npz")
         root.get("graphs", list)
@@ -169,8 +170,6 @@ class Manifest:
             fingerprint=root.digest("fingerprint"),
             codec_id=root.digest("codec_id"),
             quality_range=(low, high),
-            size_multiple=size.size("multiple", 4096),
-            size_min=size.size("min", 4096),
             graphs=graphs,
             entropy_file="entropy.npz",
             entropy_sha256=entropy.digest("sha256").hex(),
