@@ -65,7 +65,7 @@ def test_the_manifest_tells_what_each_task_needs(task_bundle):
         "graph": "task_convnext", "pixels": "pixels_convnext",
         "sizes": {"multiple": 4, "minimum": 4, "fixed": None, "extra": 0},
         "preprocessing": {
-            "resize": 256, "crop": 256, "interpolation": "bicubic",
+            "resize": 292, "crop": 256, "interpolation": "bicubic",
             "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
         },
     }  # fmt: skip

@@ -194,9 +194,9 @@ def test_compressing_for_a_task_scales_and_cuts_first(polc, tmp_path, task_bundl
         "polc: notice: wide.png: scaled and cut for the task convnext: from 500x300 to 256x256",
         "polc: notice: small.png: scaled and cut for the task convnext: from 50x20 to 256x256",
     ]
-    image = Image.open(tmp_path / "wide.png").resize((426, 256), Image.Resampling.BICUBIC)
+    image = Image.open(tmp_path / "wide.png").resize((486, 292), Image.Resampling.BICUBIC)
     with Codec.load(task_bundle) as codec:
-        expected = codec.compress(np.asarray(image.crop((85, 0, 341, 256))), 4.0)
+        expected = codec.compress(np.asarray(image.crop((115, 18, 371, 274))), 4.0)
     assert (tmp_path / "out/wide.polc").read_bytes() == expected
     (facts,) = report(polc, "info", "out/small.polc")["results"]
     assert (facts["width"], facts["height"]) == (256, 256)
@@ -216,7 +216,7 @@ def test_compressing_for_an_unknown_task_or_a_thread_of_pixels_is_one_line(polc,
     assert code == 2 and "it has convnext, scenes-1" in err[0]
     code, _, err = polc("compress", "thread.png", "-o", "t.polc", "--for-task", "convnext")
     assert code == 2 and err == [
-        "polc: error: thread.png: with its shorter side scaled to 256: an image of 1280000x256 is too large: "
+        "polc: error: thread.png: with its shorter side scaled to 292: an image of 1460000x292 is too large: "
         "a side may have 65535 pixels"
     ]
     assert names(tmp_path) == ["a.png", "thread.png"]
