@@ -82,7 +82,7 @@ def fill(
             raise CheckpointError(
                 f"{shown(key)} gives {key} the shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
             )
-        if not torch.isfinite(state[key]).all():
+        if not state[key].float().sum().isfinite():  # as telling as a look at each value, and cheaper
             raise CheckpointError(f"{shown(key)} holds values that are not finite")
     module.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
     module.eval()

@@ -11,8 +11,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import filelock
 import numpy as np
 import pytest
 
@@ -65,26 +66,62 @@ def official_checkpoint(golden: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Makes a named folder once for all worker processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make_once(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = root / name, root / f"{name}.done"
+        with filelock.FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A very small codec with formula weights, in this project's layout."""
     from polc import preset, save_checkpoint
     from polc.formula import formula_codec
 
-    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
-    save_checkpoint(path, formula_codec(preset("polc-tiny")), {"notes": ["untrained"]})
-    return path
+    def make(folder: Path) -> None:
+        save_checkpoint(
+            folder / "tiny.safetensors", formula_codec(preset("polc-tiny")), {"notes": ["untrained"]}
+        )
+
+    return once("tiny", make) / "tiny.safetensors"
+
+
+class Printed(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture(scope="session")
-def tiny_export(tiny_checkpoint: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
+def tiny_export(
+    once: Callable[[str, Callable[[Path], None]], Path], tiny_checkpoint: Path
+) -> tuple[Printed, Path]:
     """`polc-export` on the very small codec: what it printed, and the bundle it made."""
-    command = [*EXPORT_COMMAND, "--stage1", str(tiny_checkpoint)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    return done, tiny_checkpoint.with_name("tiny.bundle")
+
+    def make(folder: Path) -> None:
+        command = [*EXPORT_COMMAND, "--stage1", str(tiny_checkpoint)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        (folder / "printed.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+
+    printed = once("tiny_export", make) / "printed.json"
+    return Printed(*json.loads(printed.read_text())), tiny_checkpoint.with_name("tiny.bundle")
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_export: tuple[subprocess.CompletedProcess[str], Path]) -> Path:
+def tiny_bundle(tiny_export: tuple[Printed, Path]) -> Path:
     """The very small codec, exported and validated."""
     done, bundle = tiny_export
     assert done.returncode == 0, done.stderr
@@ -188,29 +225,33 @@ def tiny_stage2_checkpoint(tiny_families: dict[str, Any], tmp_path_factory: pyte
 
 @pytest.fixture(scope="session")
 def task_export(
-    tiny_families: dict[str, Any], tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    once: Callable[[str, Callable[[Path], None]], Path], tiny_families: dict[str, Any], tiny_bundle: Path
 ) -> tuple[list[str], Path]:
     """`polc-export` of two tasks into the very small codec's bundle, the second in place.
 
     What both runs printed on standard output, and the bundle.
     """
+    folder = once("tasks", lambda folder: _export_tasks(folder, tiny_bundle))
+    return (folder / "printed.txt").read_text().splitlines(), folder / "tasks.bundle"
+
+
+def _export_tasks(folder: Path, codec: Path) -> None:
     from polc import preset, save_checkpoint
     from polc.formula import formula_codec, formula_task
     from polc_export.cli import main
 
-    folder = tmp_path_factory.mktemp("tasks")
     bundle, config = folder / "tasks.bundle", preset("polc-tiny")
     for name in ("convnext", "pspnet"):
         tasks = {name: formula_task(f"tiny_{name}", config)}
         save_checkpoint(folder / f"{name}.safetensors", formula_codec(config), tasks=tasks)
     (folder / "pets.txt").write_text("".join(f"pet {letter}\n" for letter in "abcdefghij"))
-    first = ["--bundle", tiny_bundle, "--stage2", folder / "convnext.safetensors", "--out", bundle]
+    first = ["--bundle", codec, "--stage2", folder / "convnext.safetensors", "--out", bundle]
     second = ["--bundle", bundle, "--stage2", f"scenes-1={folder / 'pspnet.safetensors'}", "--force"]
     printed = io.StringIO()
     for arguments in ([*first, "--labels", folder / "pets.txt"], second):
         with contextlib.redirect_stdout(printed):
             assert main([*map(str, arguments), "--with-pixels"]) == 0
-    return printed.getvalue().splitlines(), bundle
+    (folder / "printed.txt").write_text(printed.getvalue())
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from polc import Checkpoint, Codec, TaskModel, class_names, codec_id, load_checkpoint
 from polc.graphs import GraphSpec, task_graphs
-from polc_runtime.bundle import Preprocessing, SizeRule, Task
+from polc_runtime.bundle import Task
 from polc_runtime.bundle.tasks import MAX_NAME
 from polc_runtime.errors import CheckpointError, UsageError
 from polc_runtime.files import explain
@@ -157,7 +157,7 @@ def _entry(name: str, model: TaskModel, labels: tuple[str, ...] | None, with_pix
         family=family.name,
         kind=family.kind,
         classes=classes,
-        sizes=SizeRule(**asdict(family.sizes)),
-        preprocessing=Preprocessing(**asdict(family.preprocessing)),
+        sizes=family.sizes,
+        preprocessing=family.preprocessing,
         pixels=with_pixels,
     )

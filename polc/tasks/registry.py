@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from polc_runtime.bundle import Preprocessing, SizeRule
 from polc_runtime.errors import CheckpointError
 
 from .architectures import ARCHITECTURES, Architecture
@@ -16,51 +17,8 @@ from .architectures import ARCHITECTURES, Architecture
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-@dataclass(frozen=True)
-class SizeRule:
-    """Which latents a task graph takes, in latent rows and columns; both are dynamic unless `fixed`.
-
-    Attributes:
-        multiple: height and width are multiples of it (the codec's own rule: 64 pixels are 4 rows).
-        minimum: smallest height and width that fill the model's attention window and pooling bins.
-        fixed: the only (height, width), or None for any.
-        extra: rows and columns that the logits of a segmentation have beyond the image's.
-    """
-
-    multiple: int = 4
-    minimum: int = 4
-    fixed: tuple[int, int] | None = None
-    extra: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-able data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What is done to an image before it is coded, so that accuracies compare; and to pixels by the baseline.
-
-    The defaults are those of the official evaluation (NJUVISION/POLC): the shorter side scaled to
-    int(256 / (224 / 256)) = 292, a crop of 256 from the centre.
-
-    Attributes:
-        resize: length that the shorter side is scaled to, or None.
-        crop: side of the square cut from the centre afterwards, or None.
-        interpolation: of the resizing, Pillow's name in lower case.
-        mean: subtracted from each channel of an image in 0..1 before the pixel model's stem.
-        std: divides it afterwards.
-    """
-
-    resize: int | None = 292
-    crop: int | None = 256
-    interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-able data."""
-        return asdict(self)
+IMAGENET = Preprocessing(resize=292, crop=256)
+"""The official evaluation's (NJUVISION/POLC): the shorter side scaled to int(256 / (224 / 256)) = 292."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +52,7 @@ class Family:
     padding: int = 0
     classes: int = 1000
     sizes: SizeRule = SizeRule()
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = IMAGENET
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -141,7 +99,7 @@ def _pspnet(layers: int, depths: tuple[int, ...]) -> Family:
         padding=1,
         classes=150,
         sizes=SizeRule(extra=1),
-        preprocessing=Preprocessing(resize=None, crop=None),
+        preprocessing=Preprocessing(),
         arguments={"depths": depths},
     )
 

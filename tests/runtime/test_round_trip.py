@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polc_runtime import BitstreamError, Codec, CodecMismatchWarning, ImageError, UsageError
-from polc_runtime.images import from_tensor
+from polc_runtime import BitstreamError, BundleError, Codec, CodecMismatchWarning, ImageError, UsageError
+from polc_runtime.images import from_tensor, pad, to_tensor
 
 QUALITIES = (1.0, 2.5, 8.0)
 ODD_SIZES = ((1, 1), (1, 500), (500, 1), (191, 193), (513, 769), (192, 256))
@@ -91,8 +91,10 @@ def test_latent_is_the_encoders(codec):
     data = codec.compress(picture(100, 300), 6)
     latent = codec.latent(data)
     assert latent.shape == (32, 12, 20) and latent.dtype == np.float32
-    header = codec._header(picture(100, 300), 6)
-    np.testing.assert_array_equal(latent, codec._encode(picture(100, 300), header).y_hat)
+    pixels = pad(picture(100, 300))
+    found = codec.backend.run("analysis", {"image": to_tensor(pixels), "quality": np.array([6], np.float32)})
+    coded = codec.latent_coder.encode(found["y"][0], found["z"][0], 6)
+    np.testing.assert_array_equal(latent, coded.y_hat)
 
 
 @pytest.mark.parametrize("quality", [0.9, 8.1, float("nan"), float("inf")])
@@ -124,6 +126,13 @@ def test_another_models_file_is_refused_and_another_synthesis_warned_of(codec, t
         codec.decompress(with_header(fingerprint=b"12345678"))
     with pytest.warns(CodecMismatchWarning, match="another synthesis"):
         np.testing.assert_array_equal(codec.decompress(with_header(codec_id=b"1234")), codec.decompress(data))
+
+
+def test_graph_that_fails_is_an_error_that_names_it(codec):
+    with pytest.raises(BundleError, match="ONNX Runtime failed in the graph synthesis"):
+        codec.backend.run(
+            "synthesis", {"y_hat": np.zeros((1, 5, 12, 12), np.float32), "quality": np.ones(1, np.float32)}
+        )
 
 
 def test_drift_of_the_decoder_is_an_error_that_names_the_step(codec):

@@ -42,7 +42,13 @@ class OnnxRuntimeBackend:
         session = self._session(graph)
         outputs = [value.name for value in session.get_outputs()]
         feeds = {value.name: np.ascontiguousarray(inputs[value.name]) for value in session.get_inputs()}
-        return dict(zip(outputs, session.run(outputs, feeds), strict=True))
+        try:
+            values = session.run(outputs, feeds)
+        except Exception as error:  # onnxruntime's own classes share no public base
+            raise BundleError(
+                f"{self.bundle.path}: ONNX Runtime failed in the graph {graph}: {first_line(error)}"
+            ) from error
+        return dict(zip(outputs, values, strict=True))
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
