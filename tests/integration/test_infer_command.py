@@ -226,8 +226,10 @@ def test_info_shows_a_bundles_tasks(polc, task_bundle):
     code, out, _ = polc("info", task_bundle)
     assert code == 0
     text = [" ".join(line.split()) for line in out]
-    assert "name convnext" in text and "family tiny_pspnet" in text and "classes 10" in text
-    assert "sizes multiple 4, minimum 4, fixed None, extra 1" in text
+    about = "10 from 64, multiples of 64"
+    (line,) = [line for line in text if line.startswith("convnext tiny_convnext classification")]
+    assert f"{about} resize 292, crop 256 189,748" in line
+    assert any(line.startswith(f"scenes-1 tiny_pspnet segmentation {about} as they are") for line in text)
     (facts,) = report(polc, "info", task_bundle)["results"]
     assert [task["name"] for task in facts["tasks"]] == ["convnext", "scenes-1"]
 

@@ -378,7 +378,9 @@ def test_info_of_a_file_needs_no_bundle(polc, coded):
 
 def test_info_of_a_bundle_is_its_summary(polc, tiny_bundle):
     text = assert_works(polc("info", tiny_bundle)).stdout.decode()
-    assert "analysis" in text and "fingerprint" in text
+    assert "checks against PyTorch, all passed" in text and "note         untrained" in text
+    graphs = [line.split() for line in text.splitlines() if "fp32" in line]
+    assert len(graphs) == 12 and graphs[0][0] == "analysis" and graphs[-1][0] == "synthesis"
     done = assert_works(polc("info", tiny_bundle, "--json"))
     (facts,) = json.loads(done.stdout)["results"]
     assert facts["kind"] == "bundle" and len(facts["fingerprint"]) == 64

@@ -17,6 +17,7 @@ import click
 from ..errors import UsageError
 from ..files import STANDARD, Job, Source, Target, expand
 from ..limits import DEFAULT_LIMITS
+from .bundle_text import bundle_text
 from .console import printable
 from .infer import infer
 from .jobs import POLC, about_codec, coded_facts, header_facts, plan_jobs, target_of, unpack
@@ -298,6 +299,8 @@ def _info_one(job: Job) -> Facts:
 
 
 def _info_text(result: Facts) -> str:
+    if result["kind"] == "bundle":
+        return f"{printable(result['input'])}\n{bundle_text(result)}"
     hidden = {"input", "ok", "seconds", "warnings"}
     facts = {key: value for key, value in result.items() if key not in hidden}
     return f"{printable(result['input'])}\n{table(facts)}"

@@ -114,21 +114,15 @@ def _summary(name: str, result: Facts) -> str:
     return f"{name}{arrow}: {', '.join(facts)}"
 
 
-def table(facts: Facts, indent: int = 2) -> str:
-    """Facts as lines of names and values, those inside others indented."""
+def table(facts: Facts) -> str:
+    """Facts as indented lines of names and values."""
     width = max((len(key) for key in facts), default=0)
-    return "\n".join(_row(key, value, indent, width) for key, value in facts.items())
+    return "\n".join(f"  {printable(key):{width}}  {printable(_text(value))}" for key, value in facts.items())
 
 
-def _row(key: str, value: Any, indent: int, width: int) -> str:
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        value = {str(number): item for number, item in enumerate(value)}
-    if isinstance(value, dict) and any(isinstance(item, (dict, list)) for item in value.values()):
-        return f"{' ' * indent}{printable(key)}\n{table(value, indent + 2)}"
+def _text(value: Any) -> str:
     if isinstance(value, dict):
-        value = ", ".join(f"{name} {item}" for name, item in value.items())
+        return ", ".join(f"{name} {item}" for name, item in value.items())
     if isinstance(value, list):
-        value = ", ".join(map(str, value))
-    if isinstance(value, float):
-        value = f"{value:.6g}"
-    return f"{' ' * indent}{printable(key):{width}}  {printable(str(value))}"
+        return ", ".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
