@@ -7,17 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from polc_runtime.bundle import Axes
+from polc_runtime.sizes import LATENT_STRIDE
+
 from .codec import Codec
 from .tasks.model import TaskModel
 from .tasks.registry import check_task_name
-
-Axes = tuple[int | str, ...]
-"""A tensor's shape; text is an axis of any size, as a multiple of a named unit: "64*h", "w", "batch".
-
-An output's may have something added: "64*h+1".
-"""
-LATENT_STRIDE = 16
-"""Pixels to a row of the latent."""
 
 
 class Graph(nn.Module):

@@ -14,7 +14,8 @@ from onnxscript.values import Opset
 from torch.export import Dim
 
 from polc import set_attention_kernel
-from polc.graphs import Axes, GraphSpec
+from polc.graphs import GraphSpec
+from polc_runtime.bundle import Axes
 from polc_runtime.errors import ExportError, first_line
 
 from .attention_function import DOMAIN, OP_VERSION, add_attention_function, register_schema
