@@ -12,7 +12,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_SIZE = 1 << 16
 
 Axes = tuple[int | str, ...]
-"""A tensor's shape; text is an axis of any size in named units: "batch", "64*h", an output's also "64*h+1"."""
+"""A tensor's shape; text is an axis of any size: "batch", "64*h", of an output also "64*h+1"."""
 
 
 class Fields:
