@@ -15,12 +15,12 @@ from polc_runtime.cli.console import say
 from polc_runtime.cli.program import HELP, run_program, version_option
 from polc_runtime.errors import UsageError
 
+from .opsets import DEFAULT_OPSET, OPSETS
+
 if TYPE_CHECKING:
     from .export import ExportOptions
 
 FORMATS = ("onnx",)
-DEFAULT_OPSET = 20
-"""As `onnx_graph.DEFAULT_OPSET`, which costs seconds to import."""
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})=(.+)")
 
 
@@ -101,7 +101,7 @@ Examples:
 @click.option("--name", help="What the bundle calls the model. Default: the checkpoint's file name.")
 @click.option(
     "--opset",
-    type=click.IntRange(18, 23),
+    type=click.IntRange(OPSETS.start, OPSETS.stop - 1),
     default=DEFAULT_OPSET,
     show_default=True,
     help="ONNX opset of the graphs.",

@@ -12,7 +12,7 @@ from polc_runtime.bundle import Manifest
 from polc_runtime.errors import UsageError
 
 from .checks import Check, Checks, Report, sample_photo
-from .onnx_graph import DEFAULT_OPSET
+from .opsets import DEFAULT_OPSET
 from .tasks import Stage2, TaskOptions, load_stage2, task_exports
 from .validate import validate
 from .validate_tasks import validate_tasks

@@ -20,10 +20,6 @@ from polc_runtime.errors import ExportError, first_line
 
 from .attention_function import DOMAIN, OP_VERSION, add_attention_function, register_schema
 
-DEFAULT_OPSET = 20
-OPSETS = range(18, 24)
-"""Opsets that torch.onnx writes; from 20 on, GELU is one node."""
-
 EXAMPLE_SIZES = {"batch": 2, "h": 3, "w": 4}
 """What each unit of the dynamic axes is while tracing."""
 

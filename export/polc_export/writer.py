@@ -23,7 +23,8 @@ from polc_runtime.coding.tables import EntropyTables
 from polc_runtime.errors import ExportError
 
 from .checks import Check, Report
-from .onnx_graph import DEFAULT_OPSET, export_graph
+from .onnx_graph import export_graph
+from .opsets import DEFAULT_OPSET
 from .tasks import TaskExport
 
 TOOLS = ("polc", "torch", "onnx", "onnxscript", "onnxruntime", "compressai", "numpy", "timm")

@@ -1,0 +1,5 @@
+"""Opsets of the default ONNX domain that graphs are written in; imports nothing, for the command line's sake."""
+
+DEFAULT_OPSET = 20
+OPSETS = range(18, 24)
+"""What torch.onnx writes; from 20 on, GELU is one node."""
