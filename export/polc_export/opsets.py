@@ -1,4 +1,4 @@
-"""Opsets of the default ONNX domain that graphs are written in; imports nothing, for the command line's sake."""
+"""Opsets of the default ONNX domain that graphs are written in; imports nothing, so the command starts fast."""
 
 DEFAULT_OPSET = 20
 OPSETS = range(18, 24)

@@ -8,7 +8,8 @@ from conftest import GOLDEN_TASKS
 from polc import load_checkpoint
 from polc.graphs import task_graphs
 from polc_export import Stage2, export_bundle
-from polc_export.onnx_graph import DEFAULT_OPSET, export_graph
+from polc_export.onnx_graph import export_graph
+from polc_export.opsets import DEFAULT_OPSET
 from polc_runtime import Codec
 from polc_runtime.coding.container import Header
 from polc_runtime.latent import Decoded
