@@ -1,4 +1,4 @@
-"""Opsets of the default ONNX domain that graphs are written in; imports nothing, so the command starts fast."""
+"""Opsets of the default ONNX domain that graphs are written in; imports nothing, to start fast."""
 
 DEFAULT_OPSET = 20
 OPSETS = range(18, 24)
