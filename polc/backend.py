@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from polc_runtime.backends import FloatArray
+from polc_runtime.errors import CheckpointError
 
+from .checkpoint import load_checkpoint
 from .codec import Codec
-from .graphs import GraphSpec, codec_graphs
+from .graphs import GraphSpec, codec_graphs, task_graphs
+from .identity import codec_id
 
 
 class TorchBackend:
@@ -45,3 +49,29 @@ class TorchBackend:
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+def load_reference(path: Path, task: str, identity: bytes) -> TorchBackend:
+    """A checkpoint's codec and one of its tasks, under a bundle's name for it: the bundle's counterpart.
+
+    Args:
+        path: the checkpoint, in either layout.
+        task: the task's name in the bundle; that of the checkpoint's task, unless it has a single one.
+        identity: `codec_id` of the bundle.
+
+    Raises:
+        CheckpointError: the file is no checkpoint, of another codec, or has no such task.
+    """
+    checkpoint = load_checkpoint(path)
+    found = codec_id(checkpoint.codec)
+    if found != identity:
+        raise CheckpointError(
+            f"{path}: is another codec than the bundle's (codec_id {found.hex()[:8]}, the bundle has "
+            f"{identity.hex()[:8]})"
+        )
+    tasks = checkpoint.tasks
+    model = next(iter(tasks.values())) if len(tasks) == 1 else tasks.get(task)
+    if model is None:
+        there = f"it has {', '.join(tasks)}" if tasks else "it has no tasks; name a stage-2 checkpoint"
+        raise CheckpointError(f"{path}: has no task {task!r}; {there}")
+    return TorchBackend(checkpoint.codec, task_graphs(task, model))

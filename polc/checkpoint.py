@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,17 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from polc_runtime.coding.tables import CdfTable, EntropyTables
 from polc_runtime.errors import BundleError, CheckpointError
+from polc_runtime.files import write_file
 
 from .codec import Codec
 from .keymap import modern_prior_keys, official_key, to_official
 from .layout import infer_config
 from .presets import ModelConfig
 from .tables import largest_difference, make_tables
+from .tasks.labels import check_class_names
 from .tasks.model import TaskModel
 from .tasks.registry import check_task_name
 from .tasks.state import check_adapter, official_task, own_task
@@ -28,6 +31,8 @@ from .weights import METADATA_KEY, fill, fill_official, persistent, read_tensors
 
 TABLES_PREFIX = "tables."
 TASK_PREFIX = "task."
+CLASSES = "classes"
+"""Entry of the metadata that names the classes of tasks."""
 MAX_TABLE_DIFFERENCE = 2
 """Stored tables are kept when no entry differs by more from the tables made anew in float64."""
 
@@ -54,6 +59,7 @@ class Checkpoint:
         metadata: what the file says of itself (stage, data, steps); empty for the official layout.
         path: where it came from.
         tasks: vision models behind adapters, by name; an official checkpoint's is named as its family.
+        classes: names of the tasks' classes, by the task's name, where the metadata gives them.
     """
 
     codec: Codec
@@ -61,6 +67,7 @@ class Checkpoint:
     metadata: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     tasks: dict[str, TaskModel] = field(default_factory=dict)
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def tables(self) -> tuple[EntropyTables, str]:
         """Tables to code with and a line that says where they come from.
@@ -136,17 +143,19 @@ def save_checkpoint(
     tables: EntropyTables | None = None,
     tasks: Mapping[str, TaskModel] | None = None,
 ) -> None:
-    """Writes this project's layout: safetensors, with the dimensions and `metadata` as JSON.
+    """Writes this project's layout, whole or not at all: safetensors, with the dimensions and `metadata` as JSON.
 
     Args:
         path: of the file.
         codec: the model.
-        metadata: JSON-able facts to keep with it.
+        metadata: JSON-able facts to keep with it. Under `classes` it may give, by the task's name, the names
+            of a task's classes in the order of the logits.
         tables: its coding tables.
         tasks: vision models that read its latents, by name.
 
     Raises:
-        CheckpointError: a task's name is not usable, or its adapter reads other latents.
+        CheckpointError: a task's name is not usable, its adapter reads other latents, or its classes have
+            other names than one each.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in codec.named_parameters()}
     if tables is not None:
@@ -156,8 +165,10 @@ def save_checkpoint(
         check_adapter(task, codec.config)
         state |= {f"{TASK_PREFIX}{check_task_name(name)}.{key}": v for key, v in persistent(task).items()}
         families[name] = task.family.name
+    check_class_names((metadata or {}).get(CLASSES, {}), tasks or {})
     document = {**(metadata or {}), "config": codec.config.to_dict(), "tasks": families}
-    save_file(state, path, metadata={METADATA_KEY: json.dumps(document, sort_keys=True)})
+    metadata = {METADATA_KEY: json.dumps(document, sort_keys=True)}
+    write_file(Path(path), save(state, metadata), force=True)
 
 
 def save_official(
@@ -181,9 +192,12 @@ def save_official(
         state = {BACKBONE + name: value for name, value in state.items()} | to_official(persistent(task))
     state = {name: value.contiguous() for name, value in state.items()}
     if Path(path).suffix == ".safetensors":
-        save_file(state, path)
+        data = save(state)
     else:
-        torch.save({"state_dict": state}, path)
+        buffer = io.BytesIO()
+        torch.save({"state_dict": state}, buffer)
+        data = buffer.getvalue()
+    write_file(Path(path), data, force=True)
 
 
 def _load_own(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Checkpoint:
@@ -196,9 +210,10 @@ def _load_own(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) 
         check_task_name(name): own_task(_take(tensors, f"{TASK_PREFIX}{name}."), config, entry)
         for name, entry in families.items()
     }
+    classes = check_class_names(metadata.get(CLASSES, {}), tasks)
     codec = Codec(config)
     fill(codec, dict(codec.named_parameters()), tensors)
-    return Checkpoint(codec, _tables_of(tables), metadata, path, tasks)
+    return Checkpoint(codec, _tables_of(tables), metadata, path, tasks, classes)
 
 
 def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

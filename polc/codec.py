@@ -87,18 +87,33 @@ class Codec(nn.Module):
             quality: float32 [B].
             reconstruct: whether to run the synthesis.
         """
-        y, z = self.analyse(image, quality)
+        y, z = (latent.float() for latent in self.analyse(image, quality))
+        y_hat, y_likelihoods, z_likelihoods = self.estimate(y, z, quality)
+        x_hat = self.synthesise(y_hat, quality) if reconstruct else None
+        return CodecOutput(x_hat, y_hat, y_likelihoods, z_likelihoods)
+
+    def estimate(self, y: Tensor, z: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantises a latent and estimates its rate; noise and rounding as in `forward`.
+
+        Args:
+            y: latent [B,M,h,w].
+            z: hyper-latent [B,N',h/4,w/4].
+            quality: float32 [B].
+
+        Returns:
+            y_hat, and the likelihoods of the elements of y and of z, shaped like these; in float32 whatever
+            precision the networks run in.
+        """
         _, z_likelihoods = self.prior(z)
         params = self.hyper_synthesise(self.prior.quantize_hyper(z)[1], quality)
         likelihoods = torch.zeros_like(y)
 
         def code(step: Step, scales: Tensor, means: Tensor) -> Tensor:
             nonlocal likelihoods
-            values = gather(y, step)
-            _, step_likelihoods = self.gaussian(values, scales, means)
+            values, means = gather(y, step), means.float()
+            _, step_likelihoods = self.gaussian(values, scales.float(), means)
             likelihoods = scatter(likelihoods, step, step_likelihoods)
             return round_straight_through(values - means) + means
 
         y_hat = self.context(params, code, y)
-        x_hat = self.synthesise(y_hat, quality) if reconstruct else None
-        return CodecOutput(x_hat, y_hat, likelihoods, z_likelihoods)
+        return y_hat, likelihoods, z_likelihoods

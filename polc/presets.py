@@ -92,12 +92,13 @@ class ModelConfig:
 PRESETS: dict[str, ModelConfig] = {
     "polc-base": ModelConfig(),
     "polc-nano": ModelConfig(
-        dims=(32, 48, 64, 128),
+        dims=(32, 48, 64, 160),
         depths=(1, 1, 2, 1),
         hyper_dim=48,
         hyper_depths=(1, 1),
-        context_width=32,
+        context_width=16,
         entropy_width=128,
+        drop_path=0.0,
     ),
     "polc-tiny": ModelConfig(
         dims=(16, 16, 16, 32),

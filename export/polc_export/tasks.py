@@ -33,7 +33,8 @@ class TaskOptions:
 
     Attributes:
         family: of the vision model in an official checkpoint; None to tell it by its weights.
-        labels: files of class names, one a line, by the task's name; under None, of the only task.
+        labels: files of class names, one a line, by the task's name; under None, of the only task. A task
+            without one keeps the names that its checkpoint gives.
         with_pixels: whether the graphs that predict from pixels are exported too.
     """
 
@@ -83,6 +84,7 @@ def task_exports(
         UsageError: the labels do not fit the tasks.
     """
     named: dict[str, TaskModel] = {}
+    stored: dict[str, tuple[str, ...]] = {}
     for checkpoint in checkpoints:
         _check_backbone(checkpoint.codec, identity, checkpoint.path)
         for name, model in checkpoint.tasks.items():
@@ -92,7 +94,8 @@ def task_exports(
                     f"--stage2 NAME={checkpoint.path}"
                 )
             named[name] = model
-    labels = dict(_labels(options.labels, list(named)))
+        stored |= checkpoint.classes
+    labels = stored | dict(_labels(options.labels, list(named)))
     return [
         TaskExport(_entry(name, model, labels.get(name), options.with_pixels), model)
         for name, model in named.items()
@@ -107,8 +110,10 @@ def _load(source: Stage2, family: str | None) -> Checkpoint:
         if len(checkpoint.tasks) > 1:
             names = ", ".join(checkpoint.tasks)
             raise UsageError(f"{source.path} holds the tasks {names}; leave out the name {source.name}")
-        (model,) = checkpoint.tasks.values()
+        ((stored, model),) = checkpoint.tasks.items()
         checkpoint.tasks = {source.name: model}
+        if stored in checkpoint.classes:
+            checkpoint.classes = {source.name: checkpoint.classes[stored]}
     return checkpoint
 
 

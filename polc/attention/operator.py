@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tiled import na2d_tiled
+from .tiled import attend_backward, na2d_tiled
 
 
 @torch.library.custom_op("polc::na2d", mutates_args=())
@@ -20,24 +20,51 @@ def na2d_operator(
 
 @na2d_operator.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, scale: float) -> Tensor:
-    return torch.empty_like(q)
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("polc::na2d_backward", mutates_args=())
+def na2d_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rpb: Tensor | None,
+    out: Tensor,
+    kernel_size: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and rpb (empty if that is None) of `na2d_operator`; not differentiable."""
+    with torch.autocast(q.device.type, enabled=False):
+        *grads, rpb_grad = attend_backward(grad, q, k, v, rpb, out, None, kernel_size, scale)
+    return grads[0], grads[1], grads[2], q.new_empty(0) if rpb_grad is None else rpb_grad
+
+
+@na2d_backward.register_fake
+def _(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rpb: Tensor | None,
+    out: Tensor,
+    kernel_size: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    like = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v)]
+    return like[0], like[1], like[2], q.new_empty(0) if rpb is None else torch.empty_like(rpb)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     q, k, v, rpb, ctx.kernel_size, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, rpb)
+    ctx.save_for_backward(q, k, v, rpb, output)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Recomputes the attention by tiles and differentiates that."""
-    rpb = ctx.saved_tensors[3]
-    leaves = ctx.saved_tensors if rpb is not None else ctx.saved_tensors[:3]
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        return na2d_tiled(q, k, v, bias, ctx.kernel_size, ctx.scale)
-
-    grads = torch.func.vjp(attend, *leaves)[1](grad)
-    return (*grads, *([None] * (6 - len(grads))))
+    """Computes the attention weights anew, so that nothing but inputs and result is kept."""
+    q, k, v, rpb, output = ctx.saved_tensors
+    *grads, rpb_grad = na2d_backward(grad, q, k, v, rpb, output, ctx.kernel_size, ctx.scale)
+    return *grads, None if rpb is None else rpb_grad, None, None
 
 
 na2d_operator.register_autograd(_backward, setup_context=_setup_context)

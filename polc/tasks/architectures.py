@@ -101,8 +101,21 @@ def _timm_model(
     return timm.create_model(source, pretrained=pretrained, num_classes=classes, **grid, **arguments)
 
 
+def _convnext(
+    source: str | None,
+    pretrained: bool,
+    classes: int,
+    positions: int | None,
+    arguments: Mapping[str, Any],
+) -> nn.Module:
+    """The model that timm has of that name, or its ConvNeXt with dimensions of our own."""
+    if source is not None:
+        return _timm_model(source, pretrained, classes, positions, arguments)
+    return import_timm().models.convnext.ConvNeXt(num_classes=classes, **arguments)
+
+
 def _pspnet(
-    source: str, pretrained: bool, classes: int, positions: int | None, arguments: Mapping[str, Any]
+    source: str | None, pretrained: bool, classes: int, positions: int | None, arguments: Mapping[str, Any]
 ) -> nn.Module:
     return PSPNet(classes, **arguments)
 
@@ -133,7 +146,7 @@ def _modern_swin_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "convnext": Architecture(
-        builder=_timm_model,
+        builder=_convnext,
         enter=_unchanged,
         stem=lambda model, image: model.stem(image),
         stages=lambda model, x: in_a_row(model.stages, x),

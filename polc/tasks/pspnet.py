@@ -85,7 +85,7 @@ class PSPNet(nn.Module):
     Args:
         classes: of the segmentation.
         depths: blocks of the four residual stages: (3, 4, 6, 3) for PSPNet-50.
-        widths: inner widths of the four stages; the official ones unless a test wants a small model.
+        widths: inner widths of the four stages; the official ones unless a small model is wanted.
     """
 
     def __init__(self, classes: int, depths: Sequence[int], widths: Sequence[int] = WIDTHS) -> None:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from polc_runtime.bundle import Preprocessing, SizeRule
 from polc_runtime.errors import CheckpointError
+from polc_runtime.sizes import PAD_LEAST
 
 from .architectures import ARCHITECTURES, Architecture
+from .pspnet import WIDTHS
 
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -29,7 +31,7 @@ class Family:
         name: the default name of its task.
         kind: "classification" or "segmentation".
         architecture: how it is taken apart, a name in `ARCHITECTURES`.
-        source: timm's name of the model; None for one of this project.
+        source: timm's name of the model; None for one that timm has no weights for.
         channels: C, what its first stage takes and the adapter gives.
         depth: blocks of the stage that tells it from its siblings (`Architecture.blocks`).
         factor: r, cells of its first grid to one of the latent, along an axis.
@@ -65,6 +67,31 @@ def _convnext(size: str, channels: int, depth: int) -> Family:
     return Family(f"convnext_{size}", "classification", "convnext", f"convnext_{size}", channels, depth)
 
 
+def _convnext_mini() -> Family:
+    """A small model for small pictures, which the codec's least size shows at six times theirs (CIFAR).
+
+    A cell of its first grid is 8 pixels wide; the last stage is dilated instead of strided.
+    """
+    return Family(
+        "convnext_mini",
+        "classification",
+        "convnext",
+        None,
+        channels=32,
+        depth=3,
+        factor=2,
+        head_dim=16,
+        classes=10,
+        preprocessing=Preprocessing(resize=PAD_LEAST, crop=PAD_LEAST),
+        arguments={
+            "depths": (1, 2, 3, 1),
+            "dims": (32, 64, 128, 256),
+            "patch_size": 8,
+            "ls_init_value": None,
+        },
+    )
+
+
 def _swin(size: str, channels: int, depth: int) -> Family:
     """Swin's masks are made at run time (`strict_img_size`), so that its size is not fixed."""
     source = f"swin_{size}_patch4_window7_224"
@@ -88,19 +115,26 @@ def _deit(size: str, channels: int) -> Family:
     )
 
 
-def _pspnet(layers: int, depths: tuple[int, ...]) -> Family:
+def _pspnet(
+    size: str,
+    depths: tuple[int, ...],
+    widths: tuple[int, ...] = WIDTHS,
+    head_dim: int = 32,
+    classes: int = 150,
+) -> Family:
     return Family(
-        f"pspnet{layers}",
+        f"pspnet{size}",
         "segmentation",
         "pspnet",
         None,
-        channels=128,
+        channels=2 * widths[0],
         depth=depths[2],
+        head_dim=head_dim,
         padding=1,
-        classes=150,
+        classes=classes,
         sizes=SizeRule(extra=1),
         preprocessing=Preprocessing(),
-        arguments={"depths": depths},
+        arguments={"depths": depths, "widths": widths},
     )
 
 
@@ -109,16 +143,19 @@ _ENTRIES = (
     _convnext("small", 96, 27),
     _convnext("base", 128, 27),
     _convnext("large", 192, 27),
+    _convnext_mini(),
     _swin("tiny", 96, 6),
     _swin("small", 96, 18),
     _swin("base", 128, 18),
     _deit("small", 384),
     _deit("base", 768),
-    _pspnet(50, (3, 4, 6, 3)),
-    _pspnet(101, (3, 4, 23, 3)),
+    _pspnet("50", (3, 4, 6, 3)),
+    _pspnet("101", (3, 4, 23, 3)),
+    _pspnet("_mini", (1, 1, 3, 1), (16, 32, 48, 64), head_dim=16, classes=11),
 )
 FAMILIES: dict[str, Family] = {entry.name: entry for entry in _ENTRIES}
-"""Vision models by name. DeiT and ViT are one architecture."""
+"""Vision models by name. DeiT and ViT are one architecture. Those of one architecture differ in `channels` or
+`depth`, which `infer_family` tells them by."""
 
 
 def family(name: str) -> Family:

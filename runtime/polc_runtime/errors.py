@@ -25,6 +25,10 @@ class CheckpointError(PolcError):
     """A checkpoint with missing, unknown or wrongly shaped weights."""
 
 
+class DataError(PolcError):
+    """Training or evaluation data that are missing, unreadable, or of another layout."""
+
+
 class ExportError(PolcError):
     """An export that could not be made, or that failed its validation."""
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polc import KERNELS, NeighborhoodAttention2d, na2d, set_attention_kernel
+from polc.attention import tiled
 
 CASES = range(14)
 WITH_GRADIENTS = (1, 3, 9)
@@ -71,6 +72,84 @@ def test_equals_its_definition_at_any_size(batch, height, width, heads, dim, ker
     rpb = rng.standard_normal((heads, 2 * kernel_size - 1, 2 * kernel_size - 1))
     out = na2d(*(torch.from_numpy(t) for t in (q, k, v, rpb)), kernel_size, 0.3, kernel=kernel)
     np.testing.assert_allclose(out.numpy(), by_definition(q, k, v, rpb, kernel_size, 0.3), atol=1e-12)
+
+
+def random_inputs(shape, kernel_size, bias=True, seed=0, dtype=torch.float64):
+    """q, k, v [B,H,W,heads,dim] and, if wanted, rpb; all require gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [shape] * 3 + [(shape[3], 2 * kernel_size - 1, 2 * kernel_size - 1)] * bias
+    return [torch.randn(s, generator=generator, dtype=dtype, requires_grad=True) for s in shapes]
+
+
+def result_and_gradients(inputs, kernel_size, kernel):
+    """Output and the inputs' gradients from a fixed one of the output."""
+    out = na2d(*inputs, *[None] * (4 - len(inputs)), kernel_size, 0.4, kernel=kernel)
+    cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
+    return [out, *torch.autograd.grad(out, inputs, cotangent)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batch=st.integers(1, 3), height=st.integers(1, 21), width=st.integers(1, 21), heads=st.integers(1, 3),
+    dim=st.sampled_from([1, 4, 5]), kernel_size=st.sampled_from([1, 3, 5, 7, 9, 13]), bias=st.booleans(),
+    kernel=st.sampled_from(["tiled", "operator"]), chunk=st.sampled_from([1, 5000, 1 << 18]),
+    saved=st.sampled_from([0, 1 << 26]), seed=st.integers(0, 1 << 16),
+)  # fmt: skip
+def test_equals_the_reference_and_its_gradients_at_any_size(
+    monkeypatch, batch, height, width, heads, dim, kernel_size, bias, kernel, chunk, saved, seed
+):
+    monkeypatch.setattr(tiled, "CPU_CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(tiled, "SAVED_LOGITS", saved)
+    inputs = random_inputs((batch, height, width, heads, dim), kernel_size, bias, seed)
+    expected = result_and_gradients(inputs, kernel_size, "reference")
+    for ours, theirs in zip(result_and_gradients(inputs, kernel_size, kernel), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "kernel_size", "bias"),
+    [(2, 9, 3, True), (1, 5, 7, True), (10, 1, 3, False), (3, 4, 5, True)],
+)
+@pytest.mark.parametrize("kernel", ["tiled", "operator"])
+def test_gradients_are_those_of_finite_differences(kernel, height, width, kernel_size, bias):
+    inputs = random_inputs((1, height, width, 1, 2), kernel_size, bias)
+    rest = [None] * (not bias)
+    assert torch.autograd.gradcheck(lambda *a: na2d(*a, *rest, kernel_size, kernel=kernel), inputs)
+
+
+@pytest.mark.parametrize("kernel", ["tiled", "operator"])
+def test_second_derivatives_are_refused(kernel):
+    inputs = random_inputs((1, 5, 5, 1, 2), 3)
+    with pytest.raises(RuntimeError, match="differentiated once|no autograd formula"):
+        grad = torch.autograd.grad(na2d(*inputs, 3, kernel=kernel).sum(), inputs[0], create_graph=True)[0]
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_near_the_reference(dtype):
+    inputs = random_inputs((2, 13, 9, 2, 16), 7, dtype=torch.float32)
+    halves = [t.detach().to(dtype).requires_grad_() for t in inputs]
+    expected = result_and_gradients(inputs, 7, "reference")
+    for ours, theirs in zip(result_and_gradients(halves, 7, "tiled"), expected, strict=True):
+        assert ours.dtype == dtype
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+@pytest.mark.parametrize("kernel", ["tiled", "operator"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_module_trains_under_autocast(kernel, bias):
+    torch.manual_seed(0)
+    module = NeighborhoodAttention2d(32, 16, 7, rel_pos_bias=bias)
+    set_attention_kernel(module, kernel)
+    x, results = torch.randn(2, 13, 9, 32), []
+    for enabled in (False, True):
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = module(x)
+            out.float().square().sum().backward()
+        results.append([out.float(), *(p.grad for n, p in module.named_parameters() if n != "k.bias")])
+    for full, half in zip(*results, strict=True):  # the softmax does not see k's bias: its gradient is zero
+        assert (half - full).norm() < 0.03 * full.norm()
 
 
 @kernels

@@ -16,26 +16,40 @@ from .tasks import Task
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
 ENVIRONMENT = "POLC_BUNDLE"
+PACKAGED = Path(__file__).resolve().parent.parent / "bundles"
+"""Where the bundles inside this package lie, a folder each."""
+DEFAULT_BUNDLE = "nano"
+
+
+def packaged_bundles() -> list[str]:
+    """Names of the bundles inside this package."""
+    return sorted(path.parent.name for path in PACKAGED.glob(f"*/{MANIFEST}"))
 
 
 def find_bundle(bundle: str | Path | None) -> Path:
-    """The folder of a bundle given by path, or by `$POLC_BUNDLE` where none is given.
+    """The folder of a bundle given by path or by the name of a packaged one.
+
+    Args:
+        bundle: path or name; None for `$POLC_BUNDLE`, else the packaged bundle `DEFAULT_BUNDLE`.
 
     Raises:
-        BundleError: there is none; the message says how to name one.
+        BundleError: there is none; the message says which packaged ones there are.
     """
-    chosen = bundle if bundle is not None else os.environ.get(ENVIRONMENT)
-    if not chosen:
-        raise BundleError(
-            f"no bundle is named: pass --bundle FOLDER or set {ENVIRONMENT}; "
-            "polc-export makes one from a checkpoint"
-        )
+    chosen = bundle if bundle is not None else os.environ.get(ENVIRONMENT) or DEFAULT_BUNDLE
     path = Path(chosen)
+    if str(chosen) in packaged_bundles() and not path.exists():
+        return PACKAGED / chosen
     if not path.is_dir():
-        raise BundleError(f"{path} is no bundle: " + ("it is a file" if path.exists() else "no such folder"))
+        reason = "it is a file" if path.exists() else f"no such folder, {_packaged_told()}"
+        raise BundleError(f"{path} is no bundle: {reason}")
     if not (path / MANIFEST).is_file():
         raise BundleError(f"{path} is no bundle: it has no {MANIFEST}")
     return path
+
+
+def _packaged_told() -> str:
+    names = ", ".join(packaged_bundles())
+    return f"and of the packaged bundles ({names}) none has that name" if names else "and none is packaged"
 
 
 @dataclass(frozen=True)

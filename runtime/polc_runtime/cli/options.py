@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class Output:
     force: bool
 
 
-def _grouped(name: str, kind: type, options: dict[str, Decorator]) -> Decorator:
+def grouped(name: str, kind: type, options: Mapping[str, Decorator]) -> Decorator:
     """A decorator that declares `options` and hands a command their values as one `kind` called `name`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,14 +65,14 @@ def _grouped(name: str, kind: type, options: dict[str, Decorator]) -> Decorator:
             return command(**values)
 
         decorated: Callable[..., Any] = functools.update_wrapper(wrapped, command)
-        for option in reversed(options.values()):
+        for option in reversed(list(options.values())):
             decorated = option(decorated)
         return decorated
 
     return decorate
 
 
-reporting = _grouped(
+reporting = grouped(
     "reporting",
     Reporting,
     {
@@ -83,7 +83,7 @@ reporting = _grouped(
     },
 )
 
-codec_choice = _grouped(
+codec_choice = grouped(
     "codec_choice",
     CodecChoice,
     {
@@ -108,7 +108,7 @@ codec_choice = _grouped(
 
 force = click.option("--force", is_flag=True, help="Overwrite files that exist.")
 
-output = _grouped(
+output = grouped(
     "output",
     Output,
     {

@@ -1,0 +1,1 @@
+"""`polc-bench`: measures what a bundle does with pictures: rate, distortion and accuracy."""

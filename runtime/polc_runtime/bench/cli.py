@@ -1,0 +1,48 @@
+"""The `polc-bench` command; each sub-command is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from ..cli.program import HELP, run_program, version_option
+
+COMMANDS = {
+    "rd": "polc_runtime.bench.rd:rd",
+    "accuracy": "polc_runtime.bench.accuracy:accuracy",
+}
+"""Sub-commands: name -> "module:attribute"."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the `polc-bench` command; returns its exit code (see `run_program`)."""
+    return run_program(_group, "polc-bench", arguments)
+
+
+class _Commands(click.Group):
+    """The sub-commands of `COMMANDS`."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Their names."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """One of them; None where there is none of that name."""
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+
+@click.command(cls=_Commands, context_settings=HELP)
+@version_option()
+def _group() -> None:
+    """Measures a bundle on pictures: real files, decoded for real.
+
+    Every command takes --json for one JSON document on standard output. Pictures that cannot be used are left
+    out and listed. Exit codes: 0, 2 for an error or a picture left out (one line each on standard error), 130
+    when interrupted.
+    """

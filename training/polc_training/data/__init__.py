@@ -1,0 +1,1 @@
+"""Training data: images, labelled images and label maps, and loading them reproducibly."""

@@ -1,0 +1,121 @@
+"""Photos without labels, the data of stage 1: every image below some folders, a patch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Generator, Tensor
+
+from polc_runtime.errors import DataError, UsageError
+from polc_runtime.files import expand
+from polc_runtime.images import INPUT_SUFFIXES, read_image
+from polc_runtime.limits import DEFAULT_LIMITS, Limits
+
+from .augment import centre_crop, planes, random_crop, random_flip
+
+SPLITS = {"train": ("train",), "val": ("val", "test"), "test": ("test", "val")}
+"""A split -> names of the sub-folder that may hold it, the best first."""
+
+
+def split_folder(folder: Path, split: str | None) -> Path:
+    """Where a split's files lie: its sub-folder; without one, `train` is the folder itself, all of it.
+
+    Args:
+        folder: what the user names.
+        split: one of `SPLITS`; None takes the folder as it is.
+
+    Raises:
+        DataError: there is no such folder, or none with the validation or test images.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder of images")
+    if split is None:
+        return folder
+    if split not in SPLITS:
+        raise DataError(f"expected the split to be one of {', '.join(SPLITS)}, got {split!r}")
+    for name in SPLITS[split]:
+        if (folder / name).is_dir():
+            return folder / name
+    if split == "train":
+        return folder
+    raise DataError(
+        f"{folder}: has no sub-folder {' or '.join(SPLITS[split])}; name the {split} images' own folder"
+    )
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image file below a folder, by name, in sorted order; hidden files are passed over.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+        PolcError: a folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder of images")
+    try:
+        sources = expand([str(folder)], INPUT_SUFFIXES, recursive=True)
+    except UsageError as error:
+        raise DataError(f"{folder}: holds no image files, nor do its sub-folders") from error
+    return [source.path for source in sources if source.path is not None]
+
+
+class ImageFolder:
+    """Photos below one or more folders, cut to patches.
+
+    Training takes a random crop and mirrors it at random, left to right and upside down, as the official
+    stage 1 does; evaluation the central crop, or whole images. Smaller images are padded by reflection.
+    Images are read as the codec reads them (`polc_runtime.images.read_image`): EXIF rotation, alpha on white,
+    grey and 16 bit converted.
+
+    Attributes:
+        files: the image files, sorted within each folder.
+    """
+
+    def __init__(
+        self,
+        folders: str | Path | Sequence[str | Path],
+        patch: int | None,
+        split: str | None = None,
+        augment: bool = True,
+        vertical_flip: bool = True,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """Lists the files; none is read yet.
+
+        Args:
+            folders: one or more folders, searched with their sub-folders.
+            patch: side of the square patches in pixels; None for whole images, of whatever size.
+            split: take each folder's sub-folder of this split; see `split_folder`.
+            augment: random crops and flips; else central crops.
+            vertical_flip: whether flips upside down are among the augmentations.
+            limits: bounds on the size of an image.
+
+        Raises:
+            DataError: a folder does not exist or has no image.
+            ValueError: `patch` is not positive, or None with `augment`.
+        """
+        if patch is not None and patch < 1 or patch is None and augment:
+            raise ValueError(f"expected patch >= 1 (None only without augment), got {patch}")
+        named = [folders] if isinstance(folders, str | Path) else list(folders)
+        self.files = [file for folder in named for file in image_files(split_folder(Path(folder), split))]
+        if not self.files:
+            raise DataError("no folder of images was named")
+        self.patch, self.augment, self.limits = patch, augment, limits
+        self.axes = (1, 0) if vertical_flip else (1,)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def sample(self, index: int, generator: Generator) -> tuple[Tensor]:
+        """One patch, float32 [3,patch,patch] in 0..1, in a tuple.
+
+        Raises:
+            PolcError: the file cannot be read.
+        """
+        pixels = read_image(self.files[index], self.limits).pixels
+        if self.augment and self.patch is not None:
+            pixels = random_flip(random_crop(pixels, self.patch, generator), generator, self.axes)
+        elif self.patch is not None:
+            pixels = centre_crop(pixels, self.patch)
+        return (planes(pixels),)

@@ -1,0 +1,67 @@
+"""A run's folder: last.safetensors and best.safetensors to export, last.pt to go on from, log.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from polc_runtime.errors import CheckpointError, UsageError
+from polc_runtime.files import make_folder, write_file
+
+from .state import TrainingState, save_state
+
+STATE, LAST, BEST, LOG, SAMPLES = "last.pt", "last.safetensors", "best.safetensors", "log.jsonl", "samples"
+
+Write = Callable[[Path, nn.Module, int], None]
+"""(path, learners, step): writes a checkpoint that `polc-export` reads."""
+
+
+class RunFolder:
+    """Keeps one run on disk.
+
+    Args:
+        folder: made if it is not there.
+        write: writes the stage's checkpoint.
+        resume: whether the run goes on from what the folder holds.
+
+    Raises:
+        UsageError: the folder holds a run, and it is not to be resumed.
+        CheckpointError: there is no run to resume.
+    """
+
+    def __init__(self, folder: Path, write: Write, resume: bool) -> None:
+        self.folder, self.write = folder, write
+        make_folder(folder)
+        if resume and not self.state.is_file():
+            raise CheckpointError(f"{folder} holds no run to go on with ({STATE} is missing)")
+        if not resume and self.state.exists():
+            raise UsageError(
+                f"{folder} holds a run already: go on with --checkpoint {folder}, or choose --tag"
+            )
+
+    @property
+    def state(self) -> Path:
+        """The training state."""
+        return self.folder / STATE
+
+    @property
+    def log(self) -> Path:
+        """The JSON-lines log."""
+        return self.folder / LOG
+
+    @property
+    def samples(self) -> Path:
+        """Folder of sample pictures."""
+        return self.folder / SAMPLES
+
+    def keep(
+        self, state: TrainingState, learners: nn.Module, best: bool, random_states: list[dict[str, Any]]
+    ) -> None:
+        """Keeps the state and the weights; each file is replaced whole or not at all."""
+        self.write(self.folder / LAST, learners, state.progress.step)
+        if best:
+            write_file(self.folder / BEST, (self.folder / LAST).read_bytes(), force=True)
+        save_state(self.state, state, random_states)

@@ -1,0 +1,138 @@
+"""Validation of a codec while it trains: every level, real bytes beside estimated bits, picture quality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polc.backend import TorchBackend
+from polc.checkpoint import PriorArrays
+from polc.codec import Codec
+from polc.tables import make_tables
+from polc_runtime.coding.container import Container, Header, join_streams, quality_code
+from polc_runtime.images import Pixels, from_tensor, pad, to_tensor
+from polc_runtime.latent import LatentCoder
+
+from .rate_distortion import RateDistortion
+
+Metric = Callable[[Pixels, Pixels], float]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """One image coded at one level.
+
+    Attributes:
+        y_hat: what the decoder has, float32 [1,M,h,w].
+        level: its quality, float32 [1].
+        bpp: bits per pixel of the file it would be, every byte of it.
+        payload_bpp: of the entropy-coded streams alone.
+        estimated_bpp: from the likelihoods.
+    """
+
+    y_hat: Tensor
+    level: Tensor
+    bpp: float
+    payload_bpp: float
+    estimated_bpp: float
+
+
+RATES = ("bpp", "payload_bpp", "estimated_bpp")
+
+
+class RealCoder:
+    """Codes images for real with the PyTorch model: what its exported bundle would write."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec.eval()
+        tables = make_tables(PriorArrays.of(codec))
+        self.coder = LatentCoder(TorchBackend(codec), tables, codec.config.latent_channels)
+
+    @torch.no_grad()
+    def code(self, pixels: Pixels, quality: float) -> Coded:
+        """Codes an image, uint8 [H,W,3]."""
+        height, width = pixels.shape[:2]
+        device = self.codec.gain.device
+        level = torch.tensor([quality], device=device)
+        y, z = self.codec.analyse(torch.from_numpy(to_tensor(pad(pixels))).to(device), level)
+        coded = self.coder.encode(y[0].cpu().numpy(), z[0].cpu().numpy(), quality)
+        header = Header(bytes(8), bytes(4), width, height, quality_code(quality))
+        size = len(Container(header, coded.z, join_streams(coded.y), coded.checksums).pack())
+        per_pixel = 8 / (height * width)
+        return Coded(
+            torch.from_numpy(coded.y_hat)[None].to(device),
+            level,
+            bpp=size * per_pixel,
+            payload_bpp=(len(coded.z) + sum(map(len, coded.y))) * per_pixel,
+            estimated_bpp=self._estimated_bits(y, z, level) / (height * width),
+        )
+
+    @torch.no_grad()
+    def synthesise(self, coded: Coded, height: int, width: int) -> Pixels:
+        """The reconstruction, uint8 [height,width,3]."""
+        image = self.codec.synthesise(coded.y_hat, coded.level).clamp(0, 1)
+        return from_tensor(image.cpu().numpy(), height, width)
+
+    def _estimated_bits(self, y: Tensor, z: Tensor, level: Tensor) -> float:
+        _, *likelihoods = self.codec.estimate(y, z, level)
+        return float(sum(-p.double().log2().sum() for p in likelihoods))
+
+
+@dataclass(frozen=True)
+class LevelResult:
+    """Means over the images at one level; `metrics` by name."""
+
+    quality: int
+    bpp: float
+    payload_bpp: float
+    estimated_bpp: float
+    metrics: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data, flat."""
+        return {key: value for key, value in vars(self).items() if key != "metrics"} | self.metrics
+
+
+def validate_codec(
+    codec: Codec, images: Sequence[Pixels], metrics: dict[str, Metric]
+) -> tuple[list[LevelResult], list[list[Pixels]]]:
+    """Codes every image at every level.
+
+    Args:
+        codec: the model.
+        images: uint8 [H,W,3] each.
+        metrics: (original, reconstruction) -> number, by name.
+
+    Returns:
+        A result a level, and the reconstructions by level, then image.
+    """
+    coder = RealCoder(codec)
+    results, pictures = [], []
+    for quality in range(1, codec.config.levels + 1):
+        coded = [coder.code(pixels, float(quality)) for pixels in images]
+        made = [coder.synthesise(c, *x.shape[:2]) for x, c in zip(images, coded, strict=True)]
+        found = {
+            name: float(np.mean([metric(x, x_hat) for x, x_hat in zip(images, made, strict=True)]))
+            for name, metric in metrics.items()
+        }
+        results.append(LevelResult(quality, **mean_rates(coded), metrics=found))
+        pictures.append(made)
+    return results, pictures
+
+
+def mean_rates(coded: Sequence[Coded]) -> dict[str, float]:
+    """Means of the three rates over images."""
+    return {rate: float(np.mean([getattr(c, rate) for c in coded])) for rate in RATES}
+
+
+def validation_loss(results: Sequence[LevelResult], weights: RateDistortion) -> float:
+    """The rate-distortion loss of the levels' means, without the perceptual part."""
+    quality = torch.tensor([float(result.quality) for result in results])
+    bpp = torch.tensor([result.bpp for result in results])
+    mse = 4 * torch.tensor([10 ** (-result.metrics["psnr"] / 10) for result in results])
+    return float(weights(quality, bpp, mse, None))
