@@ -57,7 +57,7 @@ class Codec:
         """Opens a bundle folder.
 
         Args:
-            bundle: path of the folder; None for `$POLC_BUNDLE`.
+            bundle: path of the folder, or name of a packaged one; None for `$POLC_BUNDLE`, else `nano`.
             backend: `onnxruntime`, or another that is installed.
             precision: `fp32` or `fp16`, of the analysis and synthesis; the entropy path is always fp32.
             threads: CPU threads; None for the backend's default.

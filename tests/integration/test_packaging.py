@@ -53,6 +53,7 @@ def test_wheel_holds_the_packages_their_types_and_licences(built):
     for package in PACKAGES:
         assert f"{package}/py.typed" in names
     assert any(name.startswith("polc_runtime/_rans") for name in names)
+    assert "polc_runtime/bundles/nano/manifest.json" in names
     assert [name for name in names if name.endswith(("/LICENSE", "/NOTICE"))]
     assert not [name for name in names if "test" in name or "csrc" in name]
 

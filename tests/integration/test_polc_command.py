@@ -457,9 +457,11 @@ def test_a_wrong_use_is_one_line(polc, tmp_path, arguments, words):
     assert names(tmp_path) == ["a.png"]
 
 
-def test_without_any_bundle_the_line_says_how_to_name_one(polc, tmp_path):
+def test_without_any_bundle_the_packaged_one_is_used_and_said(polc, tmp_path):
     save(tmp_path / "a.png")
-    assert_fails(polc("compress", "a.png", "-o", "x.polc", POLC_BUNDLE=""), "--bundle", "POLC_BUNDLE")
+    done = assert_works(polc("compress", "a.png", "-o", "x.polc", POLC_BUNDLE=""))
+    assert "using the bundle nano" in done.stderr
+    assert_fails(polc("compress", "a.png", "-o", "y.polc", POLC_BUNDLE="none"), "none is no bundle", "nano")
 
 
 def test_a_name_with_a_line_break_stays_one_line(polc, tmp_path):

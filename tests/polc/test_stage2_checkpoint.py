@@ -224,7 +224,7 @@ def test_another_family_than_the_stored_one_is_refused(official):
 
 def test_an_adapter_of_another_codec_is_refused(codec, tiny_families, tmp_path):
     task = formula_task("tiny_convnext", preset("polc-nano"))
-    said = "reads 128 latent channels at 8 quality levels, the codec has 32 at 8"
+    said = "reads 160 latent channels at 8 quality levels, the codec has 32 at 8"
     with pytest.raises(CheckpointError, match=said):
         save_checkpoint(tmp_path / "a.safetensors", codec, tasks={"a": task})
     with pytest.raises(CheckpointError, match=said):

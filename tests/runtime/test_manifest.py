@@ -243,12 +243,20 @@ def test_a_bundle_is_described_with_its_tasks_and_the_bytes_of_their_files(tmp_p
     json.dumps(facts)
 
 
+def test_without_a_name_the_packaged_bundle_is_taken(tmp_path, monkeypatch):
+    monkeypatch.delenv("POLC_BUNDLE", raising=False)
+    assert Bundle.load().name == Bundle.load("nano").name == "polc-nano"
+    monkeypatch.chdir(write(tmp_path / "nano").parent)
+    assert Bundle.load("nano").name == "small", "a folder of that name goes first"
+    monkeypatch.setenv("POLC_BUNDLE", str(tmp_path / "nano"))
+    assert Bundle.load().name == "small"
+
+
 def test_what_is_no_bundle_says_why(tmp_path, monkeypatch):
     monkeypatch.delenv("POLC_BUNDLE", raising=False)
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     for place, said in {
-        None: "pass --bundle FOLDER or set POLC_BUNDLE",
         tmp_path / "none": "no such folder",
         tmp_path / "file": "it is a file",
         tmp_path / "empty": "it has no manifest.json",

@@ -73,7 +73,7 @@ def draw(plot: Plot, suffix: str) -> bytes:
     _focus(axes, plot)
     axes.grid(True, color="0.85")
     axes.set_axisbelow(True)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     stream = io.BytesIO()
     figure.savefig(stream, format=suffix.lower().lstrip("."))
     return stream.getvalue()

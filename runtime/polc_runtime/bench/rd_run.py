@@ -210,4 +210,5 @@ def _plot(curves: Sequence[Curve]) -> Plot:
         rates, values = curve.points(PSNR)
         lines.append(Line(curve.name, rates.tolist(), values.tolist()))
     count = len(curves[0].per_image)
-    return Plot(f"Mean over {pictures(count)}" if count else "", "PSNR in RGB, dB", lines)
+    title = f"{curves[0].name}, mean over {pictures(count)}" if count else ""
+    return Plot(title, "PSNR in RGB, dB", lines)

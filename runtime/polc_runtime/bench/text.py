@@ -28,7 +28,7 @@ _FORMATS = {
     "top-1": ("top-1 %", ".2f", 100),
     "top-5": ("top-5 %", ".2f", 100),
     "miou": ("mIoU %", ".2f", 100),
-    "pixel-accuracy": ("pixels %", ".2f", 100),
+    "pixel-accuracy": ("pixel acc. %", ".2f", 100),
     "agreement": ("agreement %", ".3f", 100),
 }
 """Heading, number format and factor of the numbers that are known; others are shown by name."""

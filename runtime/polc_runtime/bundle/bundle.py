@@ -26,6 +26,11 @@ def packaged_bundles() -> list[str]:
     return sorted(path.parent.name for path in PACKAGED.glob(f"*/{MANIFEST}"))
 
 
+def names_none(bundle: str | Path | None) -> bool:
+    """Whether neither the argument nor `$POLC_BUNDLE` names a bundle, so that the default is taken."""
+    return bundle is None and not os.environ.get(ENVIRONMENT)
+
+
 def find_bundle(bundle: str | Path | None) -> Path:
     """The folder of a bundle given by path or by the name of a packaged one.
 
@@ -35,7 +40,7 @@ def find_bundle(bundle: str | Path | None) -> Path:
     Raises:
         BundleError: there is none; the message says which packaged ones there are.
     """
-    chosen = bundle if bundle is not None else os.environ.get(ENVIRONMENT) or DEFAULT_BUNDLE
+    chosen = DEFAULT_BUNDLE if names_none(bundle) else bundle or os.environ[ENVIRONMENT]
     path = Path(chosen)
     if str(chosen) in packaged_bundles() and not path.exists():
         return PACKAGED / chosen

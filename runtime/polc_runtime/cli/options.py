@@ -40,8 +40,12 @@ class CodecChoice:
 
     def load(self) -> Codec:
         """Loads the codec; imports the runtime only here."""
+        from ..bundle.bundle import DEFAULT_BUNDLE, names_none
         from ..codec import Codec
         from ..coding.rans import is_fallback
+
+        if names_none(self.bundle):
+            say(f"notice: using the bundle {DEFAULT_BUNDLE} that comes with polc; name another by --bundle")
 
         if is_fallback():
             say("notice: the native coder was not built; the pure-Python one writes the same bytes, slower")
@@ -88,7 +92,10 @@ codec_choice = grouped(
     CodecChoice,
     {
         "bundle": click.option(
-            "--bundle", metavar="BUNDLE", help="The bundle to code with. Default: $POLC_BUNDLE."
+            "--bundle",
+            metavar="BUNDLE",
+            help="The bundle to code with: a folder, or the name of one that comes with polc. "
+            "Default: $POLC_BUNDLE, else nano.",
         ),
         "backend": click.option(
             "--backend",
