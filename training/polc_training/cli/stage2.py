@@ -14,8 +14,11 @@ from polc.attention import set_attention_kernel
 from polc.checkpoint import CLASSES, Checkpoint, load_checkpoint, save_checkpoint, save_official
 from polc.tasks import TaskModel
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
+from polc_runtime.cli.console import say
 from polc_runtime.cli.options import grouped
 
+from ..data.loader import make_loader
+from ..initialise_adapter import initialise_adapter
 from ..rate_distortion import lambdas_of
 from ..stages.stage2 import Stage2, Stage2Classification, Stage2Segmentation
 from .execute import Job, command_line, execute
@@ -34,6 +37,8 @@ from .vision import (
 )
 
 CLASSIFY = StageDefaults(epochs=4, patch=256, milestone=3)
+INITIAL_IMAGES = 64
+"""Images that the closed-form initialisation looks at."""
 SEGMENT = StageDefaults(epochs=200, patch=512, milestone=150)
 
 
@@ -44,6 +49,7 @@ class AdapterOptions:
     task_name: str | None
     stratified: bool
     distillation: float | None
+    initial: str
 
 
 def _execute(
@@ -65,6 +71,10 @@ def _execute(
             lambdas_of(True, codec.config.levels),
             adapter.stratified,
         )
+        if adapter.initial == "fit" and run.checkpoint is None:
+            loader = make_loader(data.train, INITIAL_IMAGES, seed=run.seed, drop_last=False)
+            left = initialise_adapter(training, next(iter(loader))[0])
+            say(f"adapter fitted: {100 * left:.1f}% of the variance of the stem's output is left")
         samples = test_samples(data, run.validation_images, run.seed)
         validate = None
         if samples:
@@ -114,6 +124,14 @@ adapter_options = grouped(
             type=click.FloatRange(min=0),
             metavar="WEIGHT",
             help="Weight of the feature MSE. Default: 0.01, or 10 of a segmentation.",
+        ),
+        "initial": click.option(
+            "--init",
+            "initial",
+            type=click.Choice(["random", "fit"]),
+            default="random",
+            show_default=True,
+            help="A new adapter's weights: random, or fitted to the vision model's own stem.",
         ),
     },
 )
