@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PRESET ?= polc-base
+PRESET ?= nano
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 

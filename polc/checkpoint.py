@@ -143,7 +143,7 @@ def save_checkpoint(
     tables: EntropyTables | None = None,
     tasks: Mapping[str, TaskModel] | None = None,
 ) -> None:
-    """Writes this project's layout, whole or not at all: safetensors, with the dimensions and `metadata` as JSON.
+    """Writes this project's layout: safetensors, with dimensions and `metadata` as JSON; whole or not at all.
 
     Args:
         path: of the file.

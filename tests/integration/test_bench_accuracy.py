@@ -43,7 +43,7 @@ def bench(task_bundle, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("POLC_BUNDLE", str(task_bundle))
 
     def run(*arguments):
-        code = main(["accuracy", *map(str, arguments)])
+        code = main(["accuracy", *map(str, arguments), "--threads", "1"])
         printed = capsys.readouterr()
         return code, printed.out, printed.err.splitlines()
 
@@ -63,7 +63,7 @@ def reference(monkeypatch):
 def expected_top(bundle, folder):
     """Rate, top-1 and top-5 from latents and pixels at each quality, and of original pixels: a plain loop."""
     rates, hits, originals = np.zeros((2, 4)), np.zeros((2, 2, 4, 2)), np.zeros((4, 2))
-    with Codec.load(bundle) as codec:
+    with Codec.load(bundle, threads=1) as codec:
         steps = codec.bundle.manifest.task("convnext").preprocessing
         for column, (name, label) in enumerate(LABELS.items()):
             pixels = preprocess(np.asarray(Image.open(folder / name)), steps)
@@ -129,7 +129,7 @@ def test_a_segmentation_is_that_of_a_plain_loop(bench, task_bundle, tmp_path):
     )
     assert (code, err) == (0, [])
     document = json.loads(out)
-    with Codec.load(task_bundle) as codec:
+    with Codec.load(task_bundle, threads=1) as codec:
         for index, quality in enumerate(QUALITIES):
             guesses, truths, rates = [], [], []
             for seed in range(2):

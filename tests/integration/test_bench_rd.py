@@ -14,6 +14,7 @@ from polc_runtime.bench import metrics
 from polc_runtime.bench.cli import main
 from polc_runtime.bench.optional import OptionalPackage
 
+ONE = ("--threads", "1")
 SIZES = {"a.png": (48, 80), "sub/b.png": (70, 50)}
 
 
@@ -53,7 +54,17 @@ def needs_bd_rate():
 
 def test_numbers_are_those_of_real_files(bench, tiny_bundle, tmp_path):
     code, out, err = bench(
-        "rd", "in", "--recursive", "--qualities", "1,6.5", "--metrics", "psnr", "-o", "tiny.json", "--json"
+        "rd",
+        "in",
+        "--recursive",
+        "--qualities",
+        "1,6.5",
+        "--metrics",
+        "psnr",
+        "-o",
+        "tiny.json",
+        "--json",
+        *ONE,
     )
     assert (code, err) == (0, [])
     document = json.loads((tmp_path / "tiny.json").read_text())
@@ -61,7 +72,7 @@ def test_numbers_are_those_of_real_files(bench, tiny_bundle, tmp_path):
     assert printed["curves"] == [document] and printed["comparisons"] == printed["failed"] == []
     assert list(document)[:3] == ["name", "description", "results"]
     expected = {"bpp": [], "psnr-rgb": [], "payload_bytes": [], "overhead_bytes": []}
-    with Codec.load(tiny_bundle) as codec:
+    with Codec.load(tiny_bundle, threads=1) as codec:
         for name in SIZES:
             pixels = np.asarray(Image.open(tmp_path / "in" / name))
             files = [codec.compress(pixels, quality) for quality in (1, 6.5)]
@@ -100,7 +111,7 @@ def codec_sections(data):
 
 
 def test_every_whole_quality_is_the_default(bench):
-    code, out, _ = bench("rd", "in/a.png", "--metrics", "psnr", "--json")
+    code, out, _ = bench("rd", "in/a.png", "--metrics", "psnr", "--json", *ONE)
     (curve,) = json.loads(out)["curves"]
     assert code == 0 and curve["results"]["quality"] == [1, 2, 3, 4, 5, 6, 7, 8]
 

@@ -138,7 +138,7 @@ def test_validation_reports_real_bytes_beside_estimated_bits(whole):
     assert [level["quality"] for level in found[-1]["levels"]] == list(range(1, 9))
     for level in found[-1]["levels"]:
         assert level["bpp"] > level["payload_bpp"]
-        assert level["psnr"] > 5
+        assert level["psnr-rgb"] > 5
     assert (whole / "samples/image0.png").is_file() and (whole / "best.safetensors").is_file()
 
 

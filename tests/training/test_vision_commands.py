@@ -66,7 +66,7 @@ def test_validation_of_stage2_reports_accuracy_and_real_bytes_at_every_level(dat
     records = [json.loads(line) for line in (classified.parent / "log.jsonl").read_text().splitlines()]
     levels = records[-1]["levels"]
     assert [level["quality"] for level in levels] == list(range(1, 9))
-    assert all(0 <= level["top1"] <= 1 and level["bpp"] > level["payload_bpp"] > 0 for level in levels)
+    assert all(0 <= level["top-1"] <= 1 and level["bpp"] > level["payload_bpp"] > 0 for level in levels)
 
 
 def test_a_second_task_joins_the_first(data, classified):

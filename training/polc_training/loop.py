@@ -226,8 +226,8 @@ class Trainer:
         loss = 0.0
         if self.fabric.is_global_zero:
             self.module.eval()
-            with torch.random.fork_rng(), torch.no_grad():
-                loss = self.validate(self.learners(), self.state.progress.step)
+            with torch.random.fork_rng(), torch.no_grad(), self._averaged():
+                loss = self.validate(self.stage.learners(), self.state.progress.step)
             self.module.train()
         loss = self.fabric.broadcast(loss)
         before = self.state.progress.best
@@ -235,6 +235,20 @@ class Trainer:
             return False
         self.state.progress.best = loss
         return True
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Has the stage's learners hold the weights that are kept, inside."""
+        learners, kept = self.stage.learners(), self.learners()
+        if kept is learners:
+            yield
+            return
+        before = {key: value.clone() for key, value in learners.state_dict().items()}
+        learners.load_state_dict(kept.state_dict())
+        try:
+            yield
+        finally:
+            learners.load_state_dict(before)
 
     def _save(self, best: bool) -> None:
         states: list[Any] = [random_state()]

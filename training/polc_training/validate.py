@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,12 @@ from polc.backend import TorchBackend
 from polc.checkpoint import PriorArrays
 from polc.codec import Codec
 from polc.tables import make_tables
+from polc_runtime.bench.metrics import PSNR, Metrics
 from polc_runtime.coding.container import Container, Header, join_streams, quality_code
 from polc_runtime.images import Pixels, from_tensor, pad, to_tensor
 from polc_runtime.latent import LatentCoder
 
 from .rate_distortion import RateDistortion
-
-Metric = Callable[[Pixels, Pixels], float]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class LevelResult:
     bpp: float
     payload_bpp: float
     estimated_bpp: float
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data, flat."""
@@ -99,14 +99,14 @@ class LevelResult:
 
 
 def validate_codec(
-    codec: Codec, images: Sequence[Pixels], metrics: dict[str, Metric]
+    codec: Codec, images: Sequence[Pixels], metrics: Metrics
 ) -> tuple[list[LevelResult], list[list[Pixels]]]:
     """Codes every image at every level.
 
     Args:
         codec: the model.
         images: uint8 [H,W,3] each.
-        metrics: (original, reconstruction) -> number, by name.
+        metrics: what to measure of the reconstructions.
 
     Returns:
         A result a level, and the reconstructions by level, then image.
@@ -116,13 +116,17 @@ def validate_codec(
     for quality in range(1, codec.config.levels + 1):
         coded = [coder.code(pixels, float(quality)) for pixels in images]
         made = [coder.synthesise(c, *x.shape[:2]) for x, c in zip(images, coded, strict=True)]
-        found = {
-            name: float(np.mean([metric(x, x_hat) for x, x_hat in zip(images, made, strict=True)]))
-            for name, metric in metrics.items()
-        }
+        measured = [metrics.measure(x, x_hat)[0] for x, x_hat in zip(images, made, strict=True)]
+        found = {name: _mean([values[name] for values in measured]) for name in measured[-1]}
         results.append(LevelResult(quality, **mean_rates(coded), metrics=found))
         pictures.append(made)
     return results, pictures
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean over the pictures that a metric has a number for."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def mean_rates(coded: Sequence[Coded]) -> dict[str, float]:
@@ -134,5 +138,5 @@ def validation_loss(results: Sequence[LevelResult], weights: RateDistortion) -> 
     """The rate-distortion loss of the levels' means, without the perceptual part."""
     quality = torch.tensor([float(result.quality) for result in results])
     bpp = torch.tensor([result.bpp for result in results])
-    mse = 4 * torch.tensor([10 ** (-result.metrics["psnr"] / 10) for result in results])
+    mse = 4 * torch.tensor([10 ** (-(result.metrics[PSNR] or math.inf) / 10) for result in results])
     return float(weights(quality, bpp, mse, None))

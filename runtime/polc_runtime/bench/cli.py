@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 
 import click
 
-from ..cli.program import HELP, run_program, version_option
+from ..cli.program import HELP, CommandTable, run_program, version_option
 
 COMMANDS = {
     "rd": "polc_runtime.bench.rd:rd",
@@ -21,23 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(_group, "polc-bench", arguments)
 
 
-class _Commands(click.Group):
-    """The sub-commands of `COMMANDS`."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        """Their names."""
-        return list(COMMANDS)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """One of them; None where there is none of that name."""
-        if name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[name].split(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
-
-
-@click.command(cls=_Commands, context_settings=HELP)
+@click.command(cls=CommandTable, table=COMMANDS, context_settings=HELP)
 @version_option()
 def _group() -> None:
     """Measures a bundle on pictures: real files, decoded for real.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 import click
 
@@ -46,6 +48,30 @@ def run_program(command: click.Command, program: str, arguments: Sequence[str] |
     except OSError as error:
         fail(str(explain(error)))
     return USER_ERROR
+
+
+class CommandTable(click.Group):
+    """A group whose commands are imported when they are asked for.
+
+    Args:
+        table: name of a command -> "module:attribute", in the order that help lists them.
+    """
+
+    def __init__(self, table: Mapping[str, str], **options: Any) -> None:
+        super().__init__(**options)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of them; None where there is none of that name."""
+        if cmd_name not in self.table:
+            return None
+        module, attribute = self.table[cmd_name].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
 
 
 def version_option() -> Callable[[Callable[..., object]], Callable[..., object]]:

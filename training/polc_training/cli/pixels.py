@@ -43,7 +43,7 @@ def _execute(
         task = vision_model(vision, data, preset(run.preset))
         training = stage(task, run.learning_rate, run.clip_max_norm or None, weight_decay)
         samples = test_samples(data, run.validation_images, run.seed)
-        score = scorer(task.family, data.classes)
+        score = scorer(task.family)
         validate = partial(validate_pixels, training.predict, score, samples) if samples else None
         settings = {"family": vision.family, "classes": data.classes, "patch": run.patch_size}
         return Job(name, training, data.train, _write, validate, settings)

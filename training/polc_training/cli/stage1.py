@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from polc.checkpoint import PriorArrays, load_checkpoint, save_checkpoint, save_
 from polc.codec import Codec
 from polc.presets import preset
 from polc.tables import make_tables
+from polc_runtime.bench.metrics import choose_metrics
 from polc_runtime.errors import DataError, UsageError
 from polc_runtime.images import Pixels, read_image
 from polc_runtime.sizes import PAD_MULTIPLE
@@ -25,7 +25,6 @@ from ..data.loader import make_loader
 from ..discriminator import Discriminators
 from ..initialise import initialise
 from ..log import Log
-from ..metrics import psnr
 from ..perceptual import PerceptualLoss
 from ..rate_distortion import RateDistortion, lambdas_of
 from ..runs import LAST
@@ -255,8 +254,7 @@ def _validate(
 ) -> float:
     """Codes the images for real; logs a record and a few pictures."""
     assert isinstance(learners, Codec)
-    metrics: dict[str, Callable[[Pixels, Pixels], float]] = {"psnr": psnr}
-    results, pictures = validate_codec(learners, images, metrics)
+    results, pictures = validate_codec(learners, images, choose_metrics())
     loss = validation_loss(results, weights)
     log.record("validation", step, {"loss": loss, "levels": [result.to_dict() for result in results]})
     for index, original in enumerate(images[:SAMPLE_PICTURES]):

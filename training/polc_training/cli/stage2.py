@@ -78,7 +78,7 @@ def _execute(
         samples = test_samples(data, run.validation_images, run.seed)
         validate = None
         if samples:
-            validate = partial(validate_latents, codec, task, scorer(task.family, data.classes), samples)
+            validate = partial(validate_latents, codec, task, scorer(task.family), samples)
         settings = {"family": vision.family, "classes": data.classes, "patch": run.patch_size}
         settings["codec"] = codec_id(codec).hex()
         task_name = adapter.task_name or task.family.name

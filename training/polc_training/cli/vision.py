@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from polc.codec import Codec
 from polc.tasks import FAMILIES, TaskModel
 from polc.tasks.registry import Family
+from polc_runtime.bench.scores import NO_CLASS, SCORINGS
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.cli.options import Decorator, grouped
 from polc_runtime.errors import DataError, UsageError
@@ -31,7 +32,6 @@ from ..data.segmentation import (
     paired_folders,
 )
 from ..log import Log
-from ..metrics import MeanIoU, TopK
 from ..validate import RealCoder, mean_rates
 from .options import RunOptions
 
@@ -164,22 +164,21 @@ def test_samples(data: VisionData, count: int, seed: int) -> list[tuple[Tensor, 
 
 
 class Score:
-    """Top-1 of classifications or mean IoU of segmentations, by the kind of task."""
+    """Top-1 of classifications or mean IoU of segmentations, counted as `polc-bench accuracy` does."""
 
-    def __init__(self, kind: str, classes: int) -> None:
-        self.name = {CLASSIFICATION: "top1", SEGMENTATION: "miou"}[kind]
-        self.top, self.iou = TopK((1,)), MeanIoU(classes)
+    def __init__(self, kind: str) -> None:
+        self.scoring = SCORINGS[kind]
+        self.counts: Any = 0
+        self.name = self.scoring.headline
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Counts one sample."""
-        if self.name == "top1":
-            self.top.update(logits, target)
-        else:
-            self.iou.update(logits.argmax(1), target)
+        """Counts one sample: logits [1,classes,...] and its class, or classes [1,H,W]."""
+        truth = target[0].where(target[0] != IGNORE, NO_CLASS).numpy()
+        self.counts = self.counts + self.scoring.count(logits[0].cpu().numpy(), truth)
 
     def value(self) -> float:
-        """The score, 0..1."""
-        return self.top.accuracy(1) if self.name == "top1" else self.iou.mean()
+        """The score, 0..1; 0 where nothing was counted."""
+        return self.scoring.figures(self.counts)[self.name] or 0.0
 
 
 def validate_pixels(
@@ -224,9 +223,9 @@ def validate_latents(
     return loss
 
 
-def scorer(family: Family, classes: int) -> Callable[[], Score]:
+def scorer(family: Family) -> Callable[[], Score]:
     """Makes scores of a family's kind."""
-    return partial(Score, family.kind, classes)
+    return partial(Score, family.kind)
 
 
 def named_classes(data: VisionData, name: str) -> dict[str, tuple[str, ...]]:
