@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,20 +85,6 @@ def whole(photos, tmp_path_factory):
 OPTIONS = ["--ema", "0.9", "--log-every", "1", "--validate-every", "4", "--save-every", "3"]
 
 
-def test_a_run_resumed_in_the_middle_of_an_epoch_equals_an_uninterrupted_one(photos, whole, tmp_path):
-    assert train(photos, tmp_path, "--max-steps", "5", *OPTIONS) == 0
-    run = tmp_path / "stage1"
-    records = (run / "log.jsonl").read_text().splitlines()
-    assert json.loads(records[-1])["kind"] == "validation", "the last step of a plan is validated"
-    (run / "log.jsonl").write_text("\n".join(records) + "\n")
-    state = torch.load(run / "last.pt", weights_only=True)
-    state["progress"]["records"] -= 1
-    state["progress"]["best"] = torch.load(whole / "last.pt", weights_only=True)["progress"]["best"]
-    torch.save(state, run / "last.pt")
-    assert train(photos, tmp_path, "--max-steps", "8", *OPTIONS, "--checkpoint", str(run)) == 0
-    assert_same_run(run, whole)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_rest_of_the_run_is_the_same(photos, whole, tmp_path, number):
     more = [*STAGE, "-d", str(photos), "--save-dir", str(tmp_path), "--max-steps", "8", *OPTIONS]
@@ -159,7 +146,8 @@ def test_resuming_with_other_settings_is_refused(photos, whole, capsys, more, sa
     assert said in capsys.readouterr().err
 
 
-def test_what_is_no_run_is_refused(photos, tmp_path, capsys):
+def test_what_is_no_run_is_refused(photos, whole, tmp_path, capsys):
+    shutil.copy(whole / "last.safetensors", tmp_path)
     (tmp_path / "last.pt").write_bytes(b"no state")
     assert train(photos, tmp_path, "--checkpoint", str(tmp_path)) == 2
     assert "is no training state" in capsys.readouterr().err

@@ -19,28 +19,30 @@ Write = Callable[[Path, nn.Module, int], None]
 """(path, learners, step): writes a checkpoint that `polc-export` reads."""
 
 
+def check_folder(folder: Path, resume: bool) -> None:
+    """Raises unless a run can be started, or gone on with, in a folder.
+
+    Raises:
+        UsageError: the folder holds a run, and it is not to be resumed.
+        CheckpointError: there is no run to resume.
+    """
+    if resume and not (folder / STATE).is_file():
+        raise CheckpointError(f"{folder} holds no run to go on with ({STATE} is missing)")
+    if not resume and (folder / STATE).exists():
+        raise UsageError(f"{folder} holds a run already: go on with --checkpoint {folder}, or choose --tag")
+
+
 class RunFolder:
     """Keeps one run on disk.
 
     Args:
         folder: made if it is not there.
         write: writes the stage's checkpoint.
-        resume: whether the run goes on from what the folder holds.
-
-    Raises:
-        UsageError: the folder holds a run, and it is not to be resumed.
-        CheckpointError: there is no run to resume.
     """
 
-    def __init__(self, folder: Path, write: Write, resume: bool) -> None:
+    def __init__(self, folder: Path, write: Write) -> None:
         self.folder, self.write = folder, write
         make_folder(folder)
-        if resume and not self.state.is_file():
-            raise CheckpointError(f"{folder} holds no run to go on with ({STATE} is missing)")
-        if not resume and self.state.exists():
-            raise UsageError(
-                f"{folder} holds a run already: go on with --checkpoint {folder}, or choose --tag"
-            )
 
     @property
     def state(self) -> Path:

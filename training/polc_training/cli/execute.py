@@ -23,7 +23,7 @@ from ..data.loader import Samples
 from ..log import Log
 from ..loop import Intervals, Trainer
 from ..plan import Plan
-from ..runs import RunFolder
+from ..runs import RunFolder, check_folder
 from ..stages.base import Stage
 from ..state import load_state
 from .options import PRECISIONS, RunOptions
@@ -37,7 +37,6 @@ class Job:
     """What a stage brings to its run.
 
     Attributes:
-        name: of the stage.
         stage: the module to train.
         dataset: what to train on.
         write: (path, learners, step) writes a checkpoint.
@@ -45,7 +44,6 @@ class Job:
         settings: facts that a resumed run must share, JSON-able.
     """
 
-    name: str
     stage: Stage
     dataset: Samples
     write: Callable[[Path, nn.Module, int], None]
@@ -81,22 +79,24 @@ def command_line() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def execute(run: RunOptions, build: Callable[[], Job]) -> int:
+def execute(name: str, run: RunOptions, build: Callable[[], Job]) -> int:
     """Trains; the exit code: 0, or 130 where a signal ended the run early.
 
     Args:
+        name: of the stage.
         run: the options.
         build: makes the job, after the seed is set.
     """
     plan = make_plan(run)
     fabric = _fabric(run)
+    path = run.checkpoint or run.save_dir / (run.tag or name)
+    check_folder(path, resume=run.checkpoint is not None)
     torch.manual_seed(run.seed)
     job = build()
     torch.manual_seed(run.seed + fabric.global_rank)
-    name = run.tag or job.name
-    folder = RunFolder(run.checkpoint or run.save_dir / name, job.write, resume=run.checkpoint is not None)
+    folder = RunFolder(path, job.write)
     with _log(run, folder, fabric.is_global_zero) as log:
-        return _train(run, plan, fabric, job, folder, log)
+        return _train(name, run, plan, fabric, job, folder, log)
 
 
 def _log(run: RunOptions, folder: RunFolder, first: bool) -> Log:
@@ -106,9 +106,11 @@ def _log(run: RunOptions, folder: RunFolder, first: bool) -> Log:
     return Log(folder.log, run.logdir, folder.samples, run.quiet)
 
 
-def _train(run: RunOptions, plan: Plan, fabric: Fabric, job: Job, folder: RunFolder, log: Log) -> int:
+def _train(
+    name: str, run: RunOptions, plan: Plan, fabric: Fabric, job: Job, folder: RunFolder, log: Log
+) -> int:
     validate = None if job.validate is None else partial(_validate, job.validate, log)
-    settings = {**job.settings, "stage": job.name, "batch_size": plan.batch_size, "seed": plan.seed}
+    settings = {**job.settings, "stage": name, "batch_size": plan.batch_size, "seed": plan.seed}
     settings |= {"accumulate": plan.accumulate, "processes": fabric.world_size, "samples": len(job.dataset)}
     trainer = Trainer(
         fabric,

@@ -46,9 +46,9 @@ def _execute(
         score = scorer(task.family)
         validate = partial(validate_pixels, training.predict, score, samples) if samples else None
         settings = {"family": vision.family, "classes": data.classes, "patch": run.patch_size}
-        return Job(name, training, data.train, _write, validate, settings)
+        return Job(training, data.train, _write, validate, settings)
 
-    return execute(run, build)
+    return execute(name, run, build)
 
 
 def _write(path: Path, learners: nn.Module, step: int) -> None:

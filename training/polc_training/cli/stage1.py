@@ -155,7 +155,7 @@ def stage1(run: RunOptions, codec_options: CodecOptions, initial: str) -> int:
         )
         return codec_job("stage1", run, stage, dataset)
 
-    return execute(run, build)
+    return execute("stage1", run, build)
 
 
 @click.command("stage1-gan", epilog=GAN_EXAMPLES)
@@ -190,7 +190,7 @@ def stage1_gan(run: RunOptions, codec_options: CodecOptions, discriminator_rate:
         )
         return codec_job("stage1-gan", run, stage, training_images(run))
 
-    return execute(run, build)
+    return execute("stage1-gan", run, build)
 
 
 def training_images(run: RunOptions) -> ImageFolder:
@@ -221,7 +221,6 @@ def codec_job(name: str, run: RunOptions, stage: CodecStage, dataset: ImageFolde
     images = validation_images(run)
     settings = {"config": stage.codec.config.to_dict(), "patch": run.patch_size}
     return Job(
-        name,
         stage,
         dataset,
         partial(write_codec, name, run.official_layout),

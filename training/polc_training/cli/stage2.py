@@ -83,9 +83,9 @@ def _execute(
         settings["codec"] = codec_id(codec).hex()
         task_name = adapter.task_name or task.family.name
         write = partial(_write, name, task_name, checkpoint, task, data, run.official_layout)
-        return Job(name, training, data.train, write, validate, settings)
+        return Job(training, data.train, write, validate, settings)
 
-    return execute(run, build)
+    return execute(name, run, build)
 
 
 def _write(
