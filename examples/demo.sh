@@ -33,7 +33,7 @@ polc info photo_q4.5.polc
 if [ "$preset" = nano ]; then
     echo "== The same at every quality against JPEG, from real files, and the curves in rd.png."
     polc-bench rd photo.jpg --codec polc --codec jpeg -o rd --plot rd.png --force
-    echo "== Predict from the bitstream, without making pixels: thumbnails (CIFAR-10's classes) ..."
+    echo "== Predict from the bitstream, without making pixels: thumbnails (CIFAR-10's classes, none of them a person) ..."
     polc compress photo.jpg -o thumb.polc --for-task cifar10 --quality 4 --force
     polc infer thumb.polc --task cifar10
     echo "== ... and streets (CamVid's classes); demo/street_overlay.png shows the regions."
