@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import filelock
 import numpy as np
 import pytest
+from shared_data import SHARED
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("POLC_SHARED", REPOSITORY.parent / "shared"))
 EXPORT_COMMAND = [sys.executable, "-c", "import sys; from polc_export.cli import main; sys.exit(main())"]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from numpy.typing import NDArray
 from PIL import Image
+from shared_data import SHARED
 from torch import Generator
 
 from polc_runtime.errors import DataError, ImageError

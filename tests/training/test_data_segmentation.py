@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SHARED
 from numpy.typing import NDArray
 from PIL import Image
+from shared_data import SHARED
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
