@@ -22,7 +22,10 @@ has_headers() {
 }
 
 if [ -n "${ORT_INCLUDE_DIR:-}" ]; then
-    has_headers "$ORT_INCLUDE_DIR" || { echo "ORT_INCLUDE_DIR=$ORT_INCLUDE_DIR has no onnxruntime_c_api.h" >&2; exit 1; }
+    if ! has_headers "$ORT_INCLUDE_DIR"; then
+        echo "ORT_INCLUDE_DIR=$ORT_INCLUDE_DIR has no onnxruntime_c_api.h" >&2
+        exit 1
+    fi
     echo "$ORT_INCLUDE_DIR"
     exit 0
 fi

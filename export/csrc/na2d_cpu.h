@@ -47,10 +47,10 @@ inline std::string check(const Problem& problem) {
     if (size > 0 && bytes > std::numeric_limits<int64_t>::max() / size) return "the tensors are too large";
     bytes *= std::max<int64_t>(size, 1);
   }
-  constexpr int64_t kLargest = 1 << 12;  // keeps the scratch memory far from overflow
-  if (problem.kernel < 1 || problem.kernel % 2 == 0 || problem.kernel > kLargest)
-    return "expected an odd kernel_size from 1 to 4095, got " + std::to_string(problem.kernel);
-  if (problem.dim > kLargest) return "expected a dim of at most 4096, got " + std::to_string(problem.dim);
+  constexpr int64_t kLargestKernel = 255, kLargestDim = 4096;  // they bound the working memory
+  if (problem.kernel < 1 || problem.kernel % 2 == 0 || problem.kernel > kLargestKernel)
+    return "expected an odd kernel_size from 1 to 255, got " + std::to_string(problem.kernel);
+  if (problem.dim > kLargestDim) return "expected a dim of at most 4096, got " + std::to_string(problem.dim);
   return "";
 }
 
@@ -62,11 +62,7 @@ inline int64_t window_size(int64_t length, int64_t kernel) { return std::min(len
 
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-#ifndef PANEL
-#define PANEL 32
-#define CHANNELS 128
-#endif
-constexpr int kPanelColumns = PANEL;  // queries of a unit along a row; a multiple of every vector's lanes
+constexpr int kPanelColumns = 32;  // queries of a unit along a row; a multiple of every vector's lanes
 
 // The part of a problem that one call works on: queries of one sample and some heads.
 struct Unit {
@@ -111,7 +107,7 @@ class Cut {
   }
 
  private:
-  static constexpr int64_t kChannels = CHANNELS;
+  static constexpr int64_t kChannels = 64;  // of a unit
   static constexpr int64_t kMostRows = 24;  // of a strip: more leave threads idle at the end, fewer read keys twice
   static constexpr int64_t kLeastRows = 6;
   static constexpr int64_t kEnoughUnits = 32;
@@ -150,6 +146,7 @@ class ScratchPool {
         free_.pop_back();
         return memory;
       }
+      free_.reserve(++made_);  // giving back must not fail
     }
     Memory memory(static_cast<float*>(::operator new(bytes_, kAlignment)),
                   [](float* data) { ::operator delete(data, kAlignment); });
@@ -165,7 +162,14 @@ class ScratchPool {
   size_t bytes_;
   std::mutex mutex_;
   std::vector<Memory> free_;
+  size_t made_ = 0;
 };
+
+#if defined(__clang__)
+#define POLC_UNROLL _Pragma("unroll")
+#else
+#define POLC_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 #define POLC_LANES 4
 #if defined(__aarch64__)
@@ -175,8 +179,9 @@ class ScratchPool {
 #endif
 #define POLC_TARGET
 namespace baseline {
+#include "na2d_cpu_vector.inc"
 #include "na2d_cpu_unit.inc"
-}
+}  // namespace baseline
 #undef POLC_LANES
 #undef POLC_ROWS
 #undef POLC_TARGET
@@ -186,8 +191,9 @@ namespace baseline {
 #define POLC_ROWS 2
 #define POLC_TARGET __attribute__((target("avx2,fma")))
 namespace avx2 {
+#include "na2d_cpu_vector.inc"
 #include "na2d_cpu_unit.inc"
-}
+}  // namespace avx2
 #undef POLC_LANES
 #undef POLC_ROWS
 #undef POLC_TARGET
@@ -196,12 +202,14 @@ namespace avx2 {
 #define POLC_ROWS 3
 #define POLC_TARGET __attribute__((target("avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")))
 namespace avx512 {
+#include "na2d_cpu_vector.inc"
 #include "na2d_cpu_unit.inc"
-}
+}  // namespace avx512
 #undef POLC_LANES
 #undef POLC_ROWS
 #undef POLC_TARGET
 #endif
+#undef POLC_UNROLL
 
 // The kernel for one instruction set.
 struct Implementation {
@@ -214,6 +222,7 @@ struct Implementation {
 inline std::vector<Implementation> implementations() {
   std::vector<Implementation> found{{"baseline", &baseline::scratch_floats, &baseline::run}};
 #if defined(__x86_64__)
+  __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     found.push_back({"avx2", &avx2::scratch_floats, &avx2::run});
   if (found.size() == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&

@@ -1,0 +1,73 @@
+"""The library of native operators: where it lies, and whether it loads here."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import polc_runtime
+
+from ..errors import BackendUnavailable
+
+VARIABLE = "POLC_OP_LIBRARY"
+"""Environment variable that names another library, or `none` to do without."""
+
+PATTERN = "libpolc_ops.*"
+"""Name of the library inside the package; the suffix is the platform's."""
+
+NO_HEADERS = (
+    "the native operators were built without ONNX Runtime's headers: set ORT_INCLUDE_DIR and install again"
+)
+"""The reason given where the library serves PyTorch alone."""
+
+
+@dataclass(frozen=True)
+class OpLibrary:
+    """The library of native operators, or why there is none.
+
+    Attributes:
+        path: the library, which loads on this machine; None for none.
+        reason: what is missing; empty where nothing is.
+        registers: whether ONNX Runtime can take its operators.
+        isa: the instruction set its kernels use here: baseline, avx2 or avx512; empty without a library.
+    """
+
+    path: Path | None
+    reason: str = ""
+    registers: bool = False
+    isa: str = ""
+
+
+def find_op_library() -> OpLibrary:
+    """Finds the library that `POLC_OP_LIBRARY` names, else the one built with the package.
+
+    Raises:
+        BackendUnavailable: `POLC_OP_LIBRARY` names a file that is not there or does not load.
+    """
+    named = os.environ.get(VARIABLE, "")
+    if named == "none":
+        return OpLibrary(None, f"{VARIABLE}=none")
+    if named:
+        found = _load(Path(named).absolute())
+        if found.path is None:
+            raise BackendUnavailable(f"{VARIABLE}={named}: {found.reason}; unset it, or set it to none")
+        return found
+    for folder in polc_runtime.__path__:
+        for path in sorted(Path(folder).glob(PATTERN)):
+            return _load(path)
+    return OpLibrary(None, "the package was built without its native operators (no C++ compiler was usable)")
+
+
+def _load(path: Path) -> OpLibrary:
+    if not path.is_file():
+        return OpLibrary(None, "no such file")
+    try:
+        library = ctypes.CDLL(str(path))
+        library.polc_ops_isa.restype = ctypes.c_char_p
+        isa = library.polc_ops_isa().decode()
+    except (OSError, AttributeError) as error:
+        return OpLibrary(None, f"it does not load: {error}")
+    registers = hasattr(library, "RegisterCustomOps")
+    return OpLibrary(path, "" if registers else NO_HEADERS, registers, isa)
