@@ -27,7 +27,7 @@ class Progress:
     Attributes:
         step: optimiser steps done.
         best: the best validation loss so far, None before the first.
-        log: records of the log kept so far, so that a resumed log has no record twice.
+        records: of the log kept so far, so that a resumed log has no record twice.
     """
 
     step: int = 0

@@ -16,6 +16,7 @@ from polc.codec import Codec
 from polc.presets import preset
 from polc.tables import make_tables
 from polc_runtime.bench.metrics import choose_metrics
+from polc_runtime.cli.options import grouped
 from polc_runtime.errors import DataError, UsageError
 from polc_runtime.images import Pixels, read_image
 from polc_runtime.sizes import PAD_MULTIPLE
@@ -32,7 +33,7 @@ from ..stages.gan import AdversarialStage
 from ..stages.stage1 import CodecStage, LearningRates
 from ..validate import validate_codec, validation_loss
 from .execute import Job, command_line, execute
-from .options import RunOptions, StageDefaults, grouped, run_options
+from .options import RunOptions, StageDefaults, run_options
 
 DEFAULTS = StageDefaults(epochs=400, patch=256, milestone=300)
 INITIAL_CROPS = 64
@@ -243,9 +244,10 @@ def write_codec(name: str, official: bool, path: Path, learners: nn.Module, step
     """Writes a codec's checkpoint, and beside it one in the official layout if that is wanted."""
     assert isinstance(learners, Codec)
     facts = {"stage": name, "steps": step, "command": command_line()}
-    save_checkpoint(path, learners, facts, make_tables(PriorArrays.of(learners)))
+    tables = make_tables(PriorArrays.of(learners))
+    save_checkpoint(path, learners, facts, tables)
     if official:
-        save_official(path.with_suffix(".pth.tar"), learners, make_tables(PriorArrays.of(learners)))
+        save_official(path.with_suffix(".pth.tar"), learners, tables)
 
 
 def _validate(

@@ -32,6 +32,7 @@ from ..data.segmentation import (
     paired_folders,
 )
 from ..log import Log
+from ..stages.pixels import cut
 from ..validate import RealCoder, mean_rates
 from .options import RunOptions
 
@@ -213,10 +214,7 @@ def validate_latents(
         for image, target in samples:
             pixels = (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
             coded.append(coder.code(pixels, float(quality)))
-            logits = task(coded[-1].y_hat, coded[-1].level)
-            if logits.ndim == 4:
-                logits = logits[:, :, : image.shape[2], : image.shape[3]]
-            found.update(logits, target)
+            found.update(cut(task(coded[-1].y_hat, coded[-1].level), image), target)
         rows.append({"quality": quality, **mean_rates(coded), found.name: found.value()})
     loss = 1 - float(np.mean([row[found.name] for row in rows]))
     log.record("validation", step, {"loss": loss, "levels": rows})
