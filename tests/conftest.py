@@ -8,7 +8,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +15,9 @@ from typing import Any, NamedTuple
 import filelock
 import numpy as np
 import pytest
+from commands import EXPORT_COMMAND
+from golden_checks import GOLDEN_TASKS
 from shared_data import SHARED
-
-EXPORT_COMMAND = [sys.executable, "-c", "import sys; from polc_export.cli import main; sys.exit(main())"]
-
 
 def _shared(folder: str) -> Path:
     path = SHARED / folder
@@ -133,15 +131,6 @@ def official_bundle(official_checkpoint: Path) -> Path:
     from polc_export import export_bundle
 
     return export_bundle(official_checkpoint).bundle.path
-
-
-GOLDEN_TASKS = {
-    "cls_convnext_tiny": ("ClsWrapper_convnext_tiny", {}),
-    "cls_deit_small": ("ClsWrapper_deit_small", {}),
-    "cls_deit_small_static256": ("ClsWrapper_deit_small", {"pos_embed": [1, 257, 384]}),
-    "seg_pspnet50": ("SegWrapper_pspnet50", {}),
-}
-"""Golden files of task models: the official layout's name, and shapes that differ from it."""
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,14 @@ CASES = ("kodim05_q1", "kodim05_q3", "kodim05_q5.5", "kodim05_q8", "kodim05b_q3"
 TOLERANCE = 1e-4
 BOUNDARY = 1e-4
 
+GOLDEN_TASKS = {
+    "cls_convnext_tiny": ("ClsWrapper_convnext_tiny", {}),
+    "cls_deit_small": ("ClsWrapper_deit_small", {}),
+    "cls_deit_small_static256": ("ClsWrapper_deit_small", {"pos_embed": [1, 257, 384]}),
+    "seg_pspnet50": ("SegWrapper_pspnet50", {}),
+}
+"""Golden files of task models: the official layout's name, and shapes that differ from it."""
+
 
 class Case:
     """One golden file and the image it was made from."""

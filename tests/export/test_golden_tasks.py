@@ -3,7 +3,7 @@
 import numpy as np
 import onnxruntime as ort
 import pytest
-from conftest import GOLDEN_TASKS
+from golden_checks import GOLDEN_TASKS
 
 from polc import load_checkpoint
 from polc.graphs import task_graphs

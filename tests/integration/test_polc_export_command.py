@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import EXPORT_COMMAND as COMMAND
+from commands import EXPORT_COMMAND as COMMAND
 
 from polc_runtime import CheckpointError, ExportError
 
