@@ -19,6 +19,7 @@ from commands import EXPORT_COMMAND
 from golden_checks import GOLDEN_TASKS
 from shared_data import SHARED
 
+
 def _shared(folder: str) -> Path:
     path = SHARED / folder
     if not path.is_dir():
