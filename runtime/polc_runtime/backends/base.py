@@ -24,10 +24,12 @@ class BackendOptions:
     Attributes:
         precision: fp32 or fp16, of the graphs that may be either.
         threads: CPU threads of one graph; None for as many as the backend likes.
+        native_ops: whether the native operators serve where they are there; without them portable bodies do.
     """
 
     precision: str = "fp32"
     threads: int | None = None
+    native_ops: bool = True
 
 
 class Backend(Protocol):

@@ -11,6 +11,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..errors import BackendUnavailable, BundleError, first_line
 from .base import BackendOptions, FloatArray
+from .op_library import NO_OPS, find_op_library
 
 try:
     import onnxruntime as ort
@@ -18,11 +19,17 @@ except ImportError as error:
     raise BackendUnavailable("the backend onnxruntime is not installed: pip install onnxruntime") from error
 
 EXACT_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-"""Optimisation of the graphs that both sides of a stream must agree on: fixed, so that they differ little."""
+"""Optimisation of the graphs that both sides of a stream must agree on: fixed, so that they differ little.
+
+For the same reason these graphs run without the native operators.
+"""
 
 
 class OnnxRuntimeBackend:
     """Runs a bundle's ONNX graphs; sessions are made when a graph first runs, and kept.
+
+    The native operators serve the graphs that are not exact; without them ONNX Runtime runs the portable
+    bodies that the graphs carry.
 
     Args:
         bundle: the bundle.
@@ -34,6 +41,7 @@ class OnnxRuntimeBackend:
     def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
         self.bundle = bundle
         self.options = options
+        self.op_library = find_op_library() if options.native_ops else NO_OPS
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._lock = threading.Lock()
 
@@ -52,7 +60,13 @@ class OnnxRuntimeBackend:
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
-        return {"name": self.name, "version": ort.__version__, "precision": self.options.precision}
+        return {
+            "name": self.name,
+            "version": ort.__version__,
+            "precision": self.options.precision,
+            "threads": self.options.threads,
+            "attention": self.op_library.attention,
+        }
 
     def close(self) -> None:
         """Drops every session."""
@@ -73,6 +87,8 @@ class OnnxRuntimeBackend:
             options.intra_op_num_threads = self.options.threads
         if graph.exact:
             options.graph_optimization_level = EXACT_LEVEL
+        elif self.op_library.registers:
+            options.register_custom_ops_library(str(self.op_library.path))
         model = self.bundle.graph(name, self.options.precision)
         try:
             session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

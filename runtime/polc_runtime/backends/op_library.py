@@ -39,6 +39,15 @@ class OpLibrary:
     registers: bool = False
     isa: str = ""
 
+    @property
+    def attention(self) -> str:
+        """What ONNX Runtime runs the attention with: `native (avx512)`, or `portable (why)`."""
+        return f"native ({self.isa})" if self.registers else f"portable ({self.reason})"
+
+
+NO_OPS = OpLibrary(None, "not asked for")
+"""What serves where native operators are not wanted: none."""
+
 
 def find_op_library() -> OpLibrary:
     """Finds the library that `POLC_OP_LIBRARY` names, else the one built with the package.
