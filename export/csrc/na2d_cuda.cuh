@@ -1,0 +1,143 @@
+// Two-dimensional neighbourhood attention on CUDA devices: one kernel for every host (TensorRT, PyTorch), forward only.
+//
+// NOT YET RUN ON A GPU. It compiles for sm_80, sm_90 and PTX, and the same source, phase by phase for the threads of a
+// block, was run on the CPU (tests/export/csrc/na2d_cuda_driver.cc). Barriers, asynchronous copies, speed: unproven.
+//
+// For q, k, v [batch, height, width, heads, dim], contiguous float or half, dim 16, 32 or 64: along an axis of length
+// L, query i attends to keys start .. start + kernel - 1, start = clamp(i - kernel / 2, 0, L - kernel) (every key where
+// L < kernel), with logits scale * q.k + rpb[head, key - query + kernel - 1 by axis]. Products, softmax and rpb are
+// float. The specification is polc/attention/reference.py.
+//
+// A block takes a tile of queries of one head. Kernels 3 and 7 put the tile's keys and values in shared memory: the
+// rows and columns from the first query's start to the last one's start + kernel, all inside the map. Elements lie in
+// chunks of 16 bytes, chunk c of every key side by side: eight threads with neighbouring queries then read 128 bytes in
+// a row, without bank conflicts. A thread takes kRows queries below one another, so that a key once read serves several
+// of them: at one query a thread, reading shared memory would take three times as long as reading q, k, v and writing
+// out. The softmax runs along, a row of keys at a time. Every other problem reads keys from global memory, key by key.
+//
+// Away from nvcc the host must bring what it uses of CUDA, and gets everything but the launch. C++17.
+#pragma once
+
+#if defined(__CUDACC__)
+#include <cuda_fp16.h>
+#include <cuda_pipeline_primitives.h>
+#include <cuda_runtime.h>
+#define POLC_UNROLL _Pragma("unroll")
+#else
+#define POLC_UNROLL
+#endif
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+
+namespace polc::na2d::cuda {
+
+template <class T>  // float or __half
+struct Problem {
+  const T* q;
+  const T* k;
+  const T* v;
+  const float* rpb;  // [heads, 2 * kernel - 1, 2 * kernel - 1], or null for no bias
+  T* out;
+  int64_t batch, height, width, heads, dim;
+  int64_t kernel;  // odd
+  float scale;
+};
+
+#include "na2d_cuda_block.inc"
+
+// What is wrong with a problem, or an empty string. Null pointers other than rpb are the caller's to check.
+template <class T>
+std::string check(const Problem<T>& p) {
+  constexpr int64_t kMost = 1 << 30, kMostBlocks = std::numeric_limits<int32_t>::max();
+  const int64_t sizes[] = {p.batch, p.height, p.width, p.heads};
+  double bytes = sizeof(T);
+  for (const int64_t size : sizes) {
+    if (size < 0 || size > kMost) return "expected sizes from 0 to 1073741824, got " + std::to_string(size);
+    bytes *= static_cast<double>(size);
+  }
+  if (p.dim != 16 && p.dim != 32 && p.dim != 64)
+    return "expected a dim of 16, 32 or 64, got " + std::to_string(p.dim);
+  if (p.kernel < 1 || p.kernel % 2 == 0 || p.kernel > 255)
+    return "expected an odd kernel_size from 1 to 255, got " + std::to_string(p.kernel);
+  if (bytes * static_cast<double>(p.dim) > 1e18 || Block<T, 64, 0>::count(p) > kMostBlocks)
+    return "the tensors are too large";
+  const T* tensors[] = {p.q, p.k, p.v, p.out};
+  for (const T* tensor : tensors)
+    if (reinterpret_cast<uintptr_t>(tensor) % 16 != 0) return "expected q, k, v and out aligned to 16 bytes";
+  return "";
+}
+
+template <class T, int D, int K, class Run>
+auto run_tiled(int64_t memory, const Run& run) {
+  if (Block<T, D, K>::kMemoryBytes > memory) return run(static_cast<Block<T, D, 0>*>(nullptr));
+  return run(static_cast<Block<T, D, K>*>(nullptr));
+}
+
+template <class T, int D, class Run>
+auto run_dim(const Problem<T>& p, int64_t memory, const Run& run) {
+  if (p.kernel == 3 && p.width >= 3) return run_tiled<T, D, 3>(memory, run);
+  if (p.kernel == 7 && p.width >= 7) return run_tiled<T, D, 7>(memory, run);
+  return run(static_cast<Block<T, D, 0>*>(nullptr));
+}
+
+// Gives `run` a null pointer to the kind of block that suits a problem on a device with so many bytes of shared memory
+// a block. `check` must have found nothing wrong.
+template <class T, class Run>
+auto dispatch(const Problem<T>& p, int64_t memory, const Run& run) {
+  if (p.dim == 16) return run_dim<T, 16>(p, memory, run);
+  if (p.dim == 32) return run_dim<T, 32>(p, memory, run);
+  return run_dim<T, 64>(p, memory, run);
+}
+
+}  // namespace polc::na2d::cuda
+
+#if defined(__CUDACC__)
+namespace polc::na2d::cuda {
+
+template <class T, int D, int K>
+__global__ void __launch_bounds__(Block<T, D, K>::kThreads) attention(const Problem<T> problem) {
+  extern __shared__ uint4 memory[];
+  Block<T, D, K> block(problem, blockIdx.x, threadIdx.x, memory);
+  block.load();
+  __syncthreads();
+  block.attend();
+  __syncthreads();
+  block.put();
+  __syncthreads();
+  block.store();
+}
+
+template <class T, int D, int K>
+cudaError_t launch(const Problem<T>& problem, cudaStream_t stream, const Block<T, D, K>*) {
+  using Kind = Block<T, D, K>;
+  const auto kernel = &attention<T, D, K>;
+  const cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Kind::kMemoryBytes);
+  if (status != cudaSuccess) return status;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(Kind::count(problem)));
+  config.blockDim = dim3(Kind::kThreads);
+  config.dynamicSmemBytes = Kind::kMemoryBytes;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, problem);
+}
+
+// Starts computing problem.out on the current device; cudaErrorInvalidValue where `check` finds something wrong.
+template <class T>
+cudaError_t forward(const Problem<T>& problem, cudaStream_t stream) {
+  if (!check(problem).empty()) return cudaErrorInvalidValue;
+  if (Block<T, 16, 0>::count(problem) == 0) return cudaSuccess;
+  int device = 0, memory = 0;
+  cudaError_t status = cudaGetDevice(&device);
+  if (status == cudaSuccess)
+    status = cudaDeviceGetAttribute(&memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (status != cudaSuccess) return status;
+  return dispatch(problem, memory, [&](auto* kind) { return launch(problem, stream, kind); });
+}
+
+}  // namespace polc::na2d::cuda
+#endif
+#undef POLC_UNROLL

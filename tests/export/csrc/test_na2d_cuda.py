@@ -1,0 +1,188 @@
+"""The CUDA attention kernel's source, run on the CPU, against the definition and golden vectors."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from polc.attention.reference import na2d_reference
+
+HERE = Path(__file__).resolve().parent
+H100, ADA, NONE = 232448, 101376, 0  # bytes of shared memory a block
+DRIVER = [HERE / "na2d_cuda_driver.cc", f"-I{HERE}", "-fno-strict-aliasing"]
+
+
+class Refused(Exception):
+    """The kernel's `check` found something wrong."""
+
+
+def call(
+    library: ctypes.CDLL,
+    dtype: torch.dtype,
+    pointers: list[int],
+    sizes: Sequence[int],
+    kernel: int,
+    memory: int = H100,
+) -> None:
+    """Computes with scale = dim ** -0.5, on a device with so much memory."""
+    function = library.emulate_f32 if dtype == torch.float32 else library.emulate_f16
+    function.argtypes = [*[ctypes.c_void_p] * 5, *[ctypes.c_int64] * 6, ctypes.c_float, ctypes.c_int64]
+    library.emulation_refusal.restype = ctypes.c_char_p
+    if function(*pointers, *sizes, kernel, sizes[-1] ** -0.5, memory):
+        raise Refused(library.emulation_refusal().decode())
+
+
+def emulate(
+    library: ctypes.CDLL, q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel: int, memory: int = H100
+) -> Tensor:
+    """The result for float32 or float16 q, k, v."""
+    out = torch.full_like(q, float("nan"))
+    pointers = [t.data_ptr() for t in (q, k, v)] + [0 if rpb is None else rpb.data_ptr(), out.data_ptr()]
+    call(library, q.dtype, pointers, q.shape, kernel, memory)
+    return out
+
+
+def exact(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel: int) -> Tensor:
+    doubles = [None if t is None else t.double() for t in (q, k, v, rpb)]
+    return na2d_reference(*doubles, kernel, q.shape[-1] ** -0.5)
+
+
+def problem(
+    size: tuple[int, int],
+    heads: int,
+    dim: int,
+    kernel: int,
+    dtype: torch.dtype = torch.float32,
+    batch: int = 1,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, batch, *size, heads, dim, generator=generator).to(dtype)
+    return q, k, v, torch.randn(heads, 2 * kernel - 1, 2 * kernel - 1, generator=generator)
+
+
+def assert_right(
+    library: ctypes.CDLL, q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel: int, memory: int = H100
+) -> None:
+    out = emulate(library, q, k, v, rpb, kernel, memory)
+    rounding = 2**-11 if q.dtype == torch.float16 else 0  # of the output to its type
+    torch.testing.assert_close(out.double(), exact(q, k, v, rpb, kernel), atol=3e-6, rtol=rounding)
+
+
+@pytest.fixture(scope="session")
+def emulation(once: Callable[..., Path], compile_cpp: Callable[..., None]) -> ctypes.CDLL:
+    def make(folder: Path) -> None:
+        compile_cpp(*DRIVER, "-O1", "-shared", "-fPIC", "-o", folder / "emulation.so")
+
+    return ctypes.CDLL(str(once("na2d_cuda_emulation", make) / "emulation.so"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_is_right_on_random_problems_with_exactly_the_shared_memory_it_asks_for(
+    emulation: ctypes.CDLL, seed: int
+) -> None:
+    assert emulation.random_problems(60, ctypes.c_uint64(seed)) == 0  # it prints those that fail
+
+
+@pytest.mark.slow
+def test_the_sanitizers_find_nothing(compile_cpp: Callable[..., None], tmp_path: Path) -> None:
+    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    try:
+        compile_cpp(*DRIVER, *flags, "-o", tmp_path / "driver")
+    except AssertionError as error:
+        if "cannot find" not in str(error):
+            raise
+        pytest.skip("the compiler has no sanitizer libraries")
+    done = subprocess.run([tmp_path / "driver", "200", "7"], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("case", [case for case in range(14) if case != 10])  # 10 has a dim of 8
+def test_gives_the_golden_output(golden: Path, emulation: ctypes.CDLL, case: int) -> None:
+    with np.load(golden / "na2d.npz") as data:
+        q, k, v, rpb, out = (torch.from_numpy(data[f"c{case}_{n}"]) for n in ("q", "k", "v", "rpb", "out"))
+        kernel = int(data[f"c{case}_cfg"][5])
+    assert (emulate(emulation, q, k, v, rpb, kernel) - out).abs().max() < 5e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("memory", [H100, NONE], ids=["tiled", "from global memory"])
+@pytest.mark.parametrize("kernel", [3, 7])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 40), (33, 1), (2, 9), (6, 17), (31, 16), (32, 23), (39, 33)], ids=str
+)
+def test_is_right_at_every_size(
+    emulation: ctypes.CDLL, size: tuple[int, int], kernel: int, memory: int, dtype: torch.dtype
+) -> None:
+    assert_right(emulation, *problem(size, 2, 16, kernel, dtype), kernel, memory=memory)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7, 11])
+@pytest.mark.parametrize("dim", [16, 32, 64])
+def test_is_right_at_every_dim_and_kernel_with_a_bias_and_without(
+    emulation: ctypes.CDLL, dim: int, kernel: int, with_bias: bool, dtype: torch.dtype
+) -> None:
+    q, k, v, rpb = problem((19, 18), 3, dim, kernel, dtype, batch=2)
+    assert_right(emulation, q, k, v, rpb if with_bias else None, kernel, memory=ADA)
+
+
+def test_a_bias_of_minus_infinity_masks_keys(emulation: ctypes.CDLL) -> None:
+    q, k, v, rpb = problem((20, 20), 2, 16, 7)
+    rpb[:, :6] = -torch.inf  # all above the query: for most queries the first rows of keys they meet
+    out = emulate(emulation, q, k, v, rpb, 7)
+    torch.testing.assert_close(out.double(), exact(q, k, v, rpb, 7), atol=3e-6, rtol=0)
+
+
+def test_large_logits_do_not_overflow(emulation: ctypes.CDLL) -> None:
+    q, k, v, rpb = problem((9, 20), 1, 16, 7)
+    rpb *= 1e4
+    out = emulate(emulation, q, k, v, rpb, 7)
+    torch.testing.assert_close(
+        out.double(), exact(q, k, v, rpb, 7), atol=4e-3, rtol=0
+    )  # 1e4 has steps of 1e-3
+
+
+@pytest.mark.parametrize(
+    ("dim", "kernel", "said"),
+    [
+        (8, 7, "expected a dim of 16, 32 or 64, got 8"),
+        (16, 4, "expected an odd kernel_size from 1 to 255, got 4"),
+        (16, 257, "expected an odd kernel_size from 1 to 255, got 257"),
+        (16, -1, "expected an odd kernel_size from 1 to 255, got -1"),
+    ],
+)
+def test_what_it_does_not_take_is_named(emulation: ctypes.CDLL, dim: int, kernel: int, said: str) -> None:
+    q = torch.zeros(1, 5, 5, 1, dim)
+    with pytest.raises(Refused, match=said):
+        emulate(emulation, q, q, q, None, kernel)
+
+
+def test_unaligned_tensors_are_refused(emulation: ctypes.CDLL) -> None:
+    q = torch.zeros(1, 5, 5, 1, 16)
+    k = torch.zeros(401)[1:].view(1, 5, 5, 1, 16)
+    with pytest.raises(Refused, match="aligned to 16 bytes"):
+        emulate(emulation, q, k, q, None, 7)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (((1 << 30) + 1, 1, 1, 1), "expected sizes from 0 to 1073741824, got 1073741825"),
+        ((1, -1, 1, 1), "expected sizes from 0 to 1073741824, got -1"),
+        ((1 << 30, 1, 1, 2), "the tensors are too large"),
+        ((1, 1 << 30, 1 << 30, 1), "the tensors are too large"),
+    ],
+)
+def test_sizes_that_no_grid_or_offset_holds_are_refused(
+    emulation: ctypes.CDLL, shape: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(Refused, match=said):
+        call(emulation, torch.float32, [0] * 5, (*shape, 16), 7)
