@@ -20,8 +20,9 @@ from ..limits import DEFAULT_LIMITS
 from .bundle_text import bundle_text
 from .console import printable
 from .infer import infer
-from .jobs import POLC, about_codec, coded_facts, header_facts, plan_jobs, target_of, unpack
+from .jobs import POLC, coded_facts, header_facts, plan_jobs, run_coding, target_of, unpack
 from .options import CodecChoice, Output, Reporting, codec_choice, inputs, output, recursive, reporting
+from .overlap import Turn
 from .runner import Facts, run, table
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def compress(
     with codec_choice.load() as codec:
         task = None if for_task is None else codec.bundle.manifest.task(for_task)
         work = partial(_compress_one, codec, coder, task, output.force)
-        return run("compress", jobs, work, reporting, about=about_codec(codec, codec_choice))
+        return run_coding("compress", jobs, work, reporting, codec, codec_choice)
 
 
 @click.command(
@@ -141,7 +142,7 @@ def decompress(
     suffixes = {job: _format(job.target, format_) for job in jobs}
     with codec_choice.load() as codec:
         work = partial(_decompress_one, codec, suffixes, output.force)
-        return run("decompress", jobs, work, reporting, about=about_codec(codec, codec_choice))
+        return run_coding("decompress", jobs, work, reporting, codec, codec_choice)
 
 
 @click.command(
@@ -165,7 +166,7 @@ def verify(
     jobs = [Job(source) for source in expand(arguments, {POLC}, recursive)]
     with codec_choice.load() as codec:
         work = partial(_verify_one, codec)
-        return run("verify", jobs, work, reporting, _verify_text, about_codec(codec, codec_choice))
+        return run_coding("verify", jobs, work, reporting, codec, codec_choice, _verify_text)
 
 
 @click.command(
@@ -231,7 +232,7 @@ def _format(target: Target | None, format_: str | None) -> str:
     return suffix
 
 
-def _compress_one(codec: Codec, coder: Coder, task: Task | None, force: bool, job: Job) -> Facts:
+def _compress_one(codec: Codec, coder: Coder, task: Task | None, force: bool, job: Job, turn: Turn) -> Facts:
     from ..images import read_image
 
     target = target_of(job)
@@ -240,9 +241,11 @@ def _compress_one(codec: Codec, coder: Coder, task: Task | None, force: bool, jo
     if task is not None:
         pixels, changes = _prepared(pixels, task)
         notices += changes
-    quality, data = coder(codec, pixels)
-    target.write(data, force)
-    facts = coded_facts(pixels.shape[1], pixels.shape[0], quality, data)
+    height, width = pixels.shape[:2]
+    with turn.networks(width * height):
+        quality, data = coder(codec, pixels)
+    turn.write(target, data, force)
+    facts = coded_facts(width, height, quality, data)
     return {**facts, "sha256": hashlib.sha256(data).hexdigest(), "notices": list(notices)}
 
 
@@ -260,29 +263,34 @@ def _prepared(pixels: Pixels, task: Task) -> tuple[Pixels, tuple[str, ...]]:
     return prepared, (f"scaled and cut for the task {task.name}: from {before} to {width}x{height}",)
 
 
-def _decompress_one(codec: Codec, suffixes: dict[Job, str], force: bool, job: Job) -> Facts:
+def _decompress_one(codec: Codec, suffixes: dict[Job, str], force: bool, job: Job, turn: Turn) -> Facts:
     from ..images import encode_image
 
     target = target_of(job)
     target.check(force)
     data = job.source.read(DEFAULT_LIMITS.max_bytes)
-    image = encode_image(codec.decompress(data), suffixes[job])
-    target.write(image, force)
+    facts = header_facts(data)
+    with turn.networks(facts["width"] * facts["height"]):
+        pixels = codec.decompress(data)
+    image = encode_image(pixels, suffixes[job])
+    turn.write(target, image, force)
     written = {"output_bytes": len(image), "output_sha256": hashlib.sha256(image).hexdigest()}
-    return {**header_facts(data), **written}
+    return {**facts, **written}
 
 
-def _verify_one(codec: Codec, job: Job) -> Facts:
+def _verify_one(codec: Codec, job: Job, turn: Turn) -> Facts:
     data = job.source.read(DEFAULT_LIMITS.max_bytes)
-    codec.verify(data)
-    return {**header_facts(data), "sha256": hashlib.sha256(data).hexdigest()}
+    facts = header_facts(data)
+    with turn.networks(facts["width"] * facts["height"]):
+        codec.verify(data)
+    return {**facts, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _verify_text(result: Facts) -> str:
     return f"{printable(result['input'])}: ok"
 
 
-def _info_one(job: Job) -> Facts:
+def _info_one(job: Job, turn: Turn) -> Facts:
     from ..bundle import Bundle
 
     if job.source.path is not None and job.source.path.is_dir():

@@ -14,15 +14,18 @@ from ..errors import UsageError
 from ..files import STANDARD, Job, Source, Target, check_distinct, expand, plan
 from ..limits import DEFAULT_LIMITS
 from .console import printable
-from .jobs import POLC, about_codec, header_facts, target_of
+from .jobs import POLC, header_facts, run_coding, target_of
 from .options import CodecChoice, Reporting, codec_choice, force, inputs, recursive, reporting
-from .runner import Facts, run
+from .overlap import Turn
+from .runner import Facts
 
 if TYPE_CHECKING:
     from ..backends import FloatArray
     from ..bundle import Task
+    from ..classmap import ClassMap
     from ..codec import Codec
     from ..images import Pixels
+    from ..latent import Decoded
 
 MAP_SUFFIX = ".png"
 
@@ -122,7 +125,7 @@ def infer(
         pictures = {} if output is None else _plan_pictures(sources, output, tasks)
         request = Request(tasks, top, via_pixels, pictures, force)
         work = partial(_infer_one, codec, request)
-        return run("infer", jobs, work, reporting, _text, about_codec(codec, codec_choice))
+        return run_coding("infer", jobs, work, reporting, codec, codec_choice, _text)
 
 
 def _plan_pictures(
@@ -176,33 +179,46 @@ def _pictures(job: Job, addition: str) -> Pictures:
     return Pictures(named(""), named("_overlay"))
 
 
-def _infer_one(codec: Codec, request: Request, job: Job) -> Facts:
-    from ..bundle import SEGMENTATION
+def _infer_one(codec: Codec, request: Request, job: Job, turn: Turn) -> Facts:
+    from ..classmap import overlay
 
     pictures = request.pictures.get(job, {})
     for each in pictures.values():
         each.map.check(request.force)
         each.overlay.check(request.force)
     data = job.source.read(DEFAULT_LIMITS.max_bytes)
-    decoded = codec.decode(data)
-    image = codec.synthesise(decoded) if request.via_pixels or pictures else None
-    predictions = []
-    for task in request.tasks:
-        if request.via_pixels and image is not None:
-            logits = codec.infer_image(image, task.name)
-        else:
-            logits = codec.infer_latent(decoded, task.name)
-        facts: Facts = {
-            "task": task.name,
-            "kind": task.kind,
-            "from": "pixels" if request.via_pixels else "latent",
-        }
-        if task.kind == SEGMENTATION:
-            facts |= _segmentation(task, logits, image, pictures.get(task.name), request.force)
-        else:
-            facts |= _classification(task, logits, request.top)
-        predictions.append(facts)
-    return {**header_facts(data), "predictions": predictions}
+    facts = header_facts(data)
+    with turn.networks(facts["width"] * facts["height"]):
+        decoded = codec.decode(data)
+        image = codec.synthesise(decoded) if request.via_pixels or pictures else None
+        seen = [_seen(codec, task, decoded, image, request) for task in request.tasks]
+    for task, (prediction, classes) in zip(request.tasks, seen, strict=True):
+        if classes is not None and image is not None and task.name in pictures:
+            drawn = overlay(image, classes, task.classes)
+            prediction |= _write(pictures[task.name], classes, drawn, turn, request.force)
+    return {**facts, "predictions": [prediction for prediction, _ in seen]}
+
+
+def _seen(
+    codec: Codec, task: Task, decoded: Decoded, image: Pixels | None, request: Request
+) -> tuple[Facts, ClassMap | None]:
+    """What one task predicts, and the map of classes if it is a segmentation."""
+    from ..bundle import SEGMENTATION
+    from ..classmap import class_map
+
+    if request.via_pixels and image is not None:
+        logits = codec.infer_image(image, task.name)
+    else:
+        logits = codec.infer_latent(decoded, task.name)
+    facts: Facts = {
+        "task": task.name,
+        "kind": task.kind,
+        "from": "pixels" if request.via_pixels else "latent",
+    }
+    if task.kind != SEGMENTATION:
+        return facts | _classification(task, logits, request.top), None
+    classes = class_map(logits)
+    return facts | _segmentation(task, classes), classes
 
 
 def _classification(task: Task, logits: FloatArray, top: int) -> Facts:
@@ -225,15 +241,11 @@ def _classification(task: Task, logits: FloatArray, top: int) -> Facts:
     }
 
 
-def _segmentation(
-    task: Task, logits: FloatArray, image: Pixels | None, pictures: Pictures | None, force: bool
-) -> Facts:
-    """The classes that are present; writes the pictures."""
-    from ..classmap import class_map, encode_map, overlay, regions
-    from ..images import encode_image
+def _segmentation(task: Task, classes: ClassMap) -> Facts:
+    """The classes that are present."""
+    from ..classmap import regions
 
-    classes = class_map(logits)
-    facts: Facts = {
+    return {
         "classes": [
             {
                 "index": region.index,
@@ -244,11 +256,16 @@ def _segmentation(
             for region in regions(classes)
         ]
     }
-    if pictures is None or image is None:
-        return facts
-    pictures.map.write(encode_map(classes), force)
-    pictures.overlay.write(encode_image(overlay(image, classes, task.classes)), force)
-    return {**facts, "map": pictures.map.name, "overlay": pictures.overlay.name}
+
+
+def _write(pictures: Pictures, classes: ClassMap, overlay: Pixels, turn: Turn, force: bool) -> Facts:
+    """Writes the pictures of one segmentation; where they are."""
+    from ..classmap import encode_map
+    from ..images import encode_image
+
+    turn.write(pictures.map, encode_map(classes), force)
+    turn.write(pictures.overlay, encode_image(overlay), force)
+    return {"map": pictures.map.name, "overlay": pictures.overlay.name}
 
 
 def _text(result: Facts) -> str:

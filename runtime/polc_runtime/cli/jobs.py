@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..files import STANDARD, Job, Source, Target, plan
 from ..limits import DEFAULT_LIMITS
 from .options import CodecChoice, Output, Reporting
-from .runner import Facts
+from .overlap import SIDE_BY_SIDE
+from .runner import Facts, Work, run
 
 if TYPE_CHECKING:
     from ..codec import Codec
@@ -34,6 +35,20 @@ def plan_jobs(
 def about_codec(codec: Codec, choice: CodecChoice) -> Facts:
     """What a JSON document says of the bundle and what runs it."""
     return {"bundle": str(codec.bundle.path), "model": codec.bundle.name, "backend": choice.backend}
+
+
+def run_coding(
+    command: str,
+    jobs: Sequence[Job],
+    work: Work,
+    reporting: Reporting,
+    codec: Codec,
+    choice: CodecChoice,
+    show: Callable[[Facts], str] | None = None,
+) -> int:
+    """`runner.run` with a codec; under `--threads`, a limit, networks run for one image at a time."""
+    side_by_side = SIDE_BY_SIDE if choice.threads is None else 1
+    return run(command, jobs, work, reporting, show, about_codec(codec, choice), side_by_side)
 
 
 def target_of(job: Job) -> Target:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import click
@@ -14,11 +16,15 @@ from ..errors import PolcError
 from ..files import STANDARD, Job, explain
 from .console import bar_wanted, fail, printable, progress, say
 from .options import Reporting
+from .overlap import SIDE_BY_SIDE, Turn, in_order
 
 Facts = dict[str, Any]
 
-Work = Callable[[Job], Facts]
-"""Does one job; returns what `--json` shows of it. A list of sentences under `notices` is printed as well."""
+Work = Callable[[Job, Turn], Facts]
+"""Does one job; returns what `--json` shows of it. A list of sentences under `notices` is printed as well.
+
+Its networks run inside `Turn.networks`, and it writes by `Turn.write`: other jobs go on meanwhile.
+"""
 
 _SUMMARY = {
     "width": "{width}x{height}",
@@ -30,6 +36,9 @@ _SUMMARY = {
 
 FAILURES = (PolcError, OSError, MemoryError)
 
+_warnings: ContextVar[list[str] | None] = ContextVar("warnings", default=None)
+"""Where the warnings of this thread's job go."""
+
 
 def run(
     command: str,
@@ -38,10 +47,14 @@ def run(
     reporting: Reporting,
     show: Callable[[Facts], str] | None = None,
     about: Facts | None = None,
+    side_by_side: int = SIDE_BY_SIDE,
 ) -> int:
-    """Does `work` for every job; one that fails does not stop the others.
+    """Does `work` for every job, successive ones overlapping; one that fails does not stop the others.
 
-    Notices and warnings are printed as they come, errors at the end, one line for each input that failed.
+    What is told comes in the order of the jobs: notices and warnings as soon as it is a job's turn, errors at
+    the end, one line for each input that failed. A result's `seconds` are its job's own, from the check of
+    its output to its last file: without the time it waited for another job's networks, but slowed down by
+    what runs beside it, so that they can add up to more than the whole run took.
 
     Args:
         command: its name, for the progress bar and the JSON document.
@@ -50,6 +63,7 @@ def run(
         reporting: what to print.
         show: gives the text on standard output for a result that is fine, unless JSON goes there.
         about: what the JSON document says of the run as a whole.
+        side_by_side: most pixels of images whose networks run at once; 1 for one image at a time.
 
     Returns:
         The exit code: 0, or 2 if a job failed.
@@ -57,9 +71,9 @@ def run(
     prints_lines = reporting.verbose or (show is not None and not reporting.as_json)
     with_bar = bar_wanted(len(jobs), prints_lines)
     results = []
-    with progress(jobs, command, with_bar) as items:
-        for job in items:
-            result = _attempt(job, work)
+    outcomes = in_order(jobs, partial(_attempt, work), side_by_side)
+    with _warnings_kept_by_job(), closing(outcomes), progress(jobs, command, with_bar) as items:
+        for job, result in zip(items, outcomes, strict=True):
             results.append(result)
             for message in _messages(job, result, reporting.verbose):
                 say(message, over_bar=with_bar)
@@ -74,20 +88,38 @@ def run(
     return 2 if failed else 0
 
 
-def _attempt(job: Job, work: Work) -> Facts:
+@contextmanager
+def _warnings_kept_by_job() -> Iterator[None]:
+    """Adds warnings to the list of the job that gives them: `warnings` itself knows no threads."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, *where: Any) -> None:
+            kept = _warnings.get()
+            if kept is None:
+                show(message, *where)
+            else:
+                kept.append(str(message))
+
+        warnings.showwarning = keep  # type: ignore[assignment]
+        warnings.simplefilter("always", UserWarning)
+        yield
+
+
+def _attempt(work: Work, job: Job, turn: Turn) -> Facts:
     result: Facts = {"input": STANDARD if job.source.path is None else str(job.source.path)}
     if job.target is not None:
         result["output"] = job.target.name
-    started = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        try:
-            result |= {"ok": True, **work(job)}
-        except FAILURES as error:
-            result |= {"ok": False, "error": _about(job, error)}
-    result["warnings"] = [str(warning.message) for warning in caught]
-    result["seconds"] = round(time.perf_counter() - started, 4)
-    return result
+    started = turn.clock()
+    kept: list[str] = []
+    token = _warnings.set(kept)
+    try:
+        result |= {"ok": True, **work(job, turn)}
+    except FAILURES as error:
+        result |= {"ok": False, "error": _about(job, error)}
+    finally:
+        _warnings.reset(token)
+    return result | {"warnings": kept, "seconds": round(turn.clock() - started, 4)}
 
 
 def _about(job: Job, error: Exception) -> str:
