@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import polc_runtime
+from polc_runtime.backends.op_library import find_op_library
 
 RUNTIME = Path(polc_runtime.__file__).parent.parent
 ENVIRONMENT = {
@@ -252,7 +253,7 @@ def test_binary_output_is_not_written_to_a_terminal(tmp_path, tiny_bundle):
 def test_verbose_prints_a_line_for_each_file_on_standard_error(polc, tmp_path):
     save(tmp_path / "a.png")
     done = polc("compress", "a.png", "-o", "a.polc", "-v")
-    (line,) = lines(done.stderr)
+    _, line = lines(done.stderr)
     size = (tmp_path / "a.polc").stat().st_size
     assert line.startswith(f"polc: a.png -> a.polc: 80x48, quality 4, {size} bytes, ")
     assert done.returncode == 0 and done.stdout == b""
@@ -380,11 +381,23 @@ def test_info_of_a_bundle_is_its_summary(polc, tiny_bundle):
     text = assert_works(polc("info", tiny_bundle)).stdout.decode()
     assert "checks against PyTorch, all passed" in text and "note         untrained" in text
     graphs = [line.split() for line in text.splitlines() if "fp32" in line]
-    assert len(graphs) == 12 and graphs[0][0] == "analysis" and graphs[-1][0] == "synthesis"
+    assert len(graphs) == 13 and graphs[0][0] == "analysis" and graphs[-1][0] == "synthesis"
+    assert find_op_library().attention in text
     done = assert_works(polc("info", tiny_bundle, "--json"))
     (facts,) = json.loads(done.stdout)["results"]
     assert facts["kind"] == "bundle" and len(facts["fingerprint"]) == 64
     assert {"analysis", "hyper_synthesis", "synthesis"} <= {graph["name"] for graph in facts["graphs"]}
+    assert facts["attention"] == find_op_library().attention
+
+
+def test_what_runs_the_attention_is_said_by_info_and_by_verbose_and_json_runs(polc, tiny_bundle, tmp_path):
+    said = "portable (POLC_OP_LIBRARY=none)"
+    done = assert_works(polc("info", tiny_bundle, "--json", POLC_OP_LIBRARY="none"))
+    assert json.loads(done.stdout)["results"][0]["attention"] == said
+    save(tmp_path / "a.png")
+    done = polc("compress", "a.png", "-o", "a.polc", "--json", "-v", POLC_OP_LIBRARY="none")
+    assert json.loads(done.stdout)["runs"]["attention"] == said
+    assert f"attention {said}" in lines(done.stderr)[0]
 
 
 def test_info_of_something_else_is_one_line(polc, tmp_path):

@@ -12,7 +12,7 @@ Row = tuple[str, ...]
 
 
 def bundle_text(facts: Facts) -> str:
-    """A summary of `Bundle.describe`'s facts, in lines."""
+    """A summary of `Bundle.describe`'s facts and of what would run the attention here, in lines."""
     low, high = facts["quality_range"]
     lines = [
         f"model        {facts['name']}, latent of {facts['model']['dims'][-1]} channels",
@@ -21,6 +21,7 @@ def bundle_text(facts: Facts) -> str:
         f"codec_id     {facts['codec_id'][:8]}",
         f"validation   {_validation(facts['validation'])}",
         *(f"note         {note}" for note in facts["notes"]),
+        f"attention    {facts['attention']} on this machine",
         "",
         *_columns([("graph", "precision", "parameters", "bytes"), *map(_graph, facts["graphs"])]),
     ]

@@ -291,10 +291,12 @@ def _verify_text(result: Facts) -> str:
 
 
 def _info_one(job: Job, turn: Turn) -> Facts:
+    from ..backends.op_library import find_op_library
     from ..bundle import Bundle
 
     if job.source.path is not None and job.source.path.is_dir():
-        return {"kind": "bundle", **Bundle.load(job.source.path).describe()}
+        facts = Bundle.load(job.source.path).describe()
+        return {"kind": "bundle", **facts, "attention": find_op_library().attention}
     data = job.source.read(DEFAULT_LIMITS.max_bytes)
     container = unpack(data)
     return {

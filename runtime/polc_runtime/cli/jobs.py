@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from ..files import STANDARD, Job, Source, Target, plan
 from ..limits import DEFAULT_LIMITS
+from .console import say
 from .options import CodecChoice, Output, Reporting
 from .overlap import SIDE_BY_SIDE
 from .runner import Facts, Work, run
@@ -34,7 +35,8 @@ def plan_jobs(
 
 def about_codec(codec: Codec, choice: CodecChoice) -> Facts:
     """What a JSON document says of the bundle and what runs it."""
-    return {"bundle": str(codec.bundle.path), "model": codec.bundle.name, "backend": choice.backend}
+    facts = {"bundle": str(codec.bundle.path), "model": codec.bundle.name, "backend": choice.backend}
+    return facts | {"runs": codec.backend.describe()}
 
 
 def run_coding(
@@ -47,6 +49,9 @@ def run_coding(
     show: Callable[[Facts], str] | None = None,
 ) -> int:
     """`runner.run` with a codec; under `--threads`, a limit, networks run for one image at a time."""
+    if reporting.verbose:
+        runs = codec.backend.describe().items()
+        say(", ".join(f"{key} {value}" for key, value in runs if value is not None))
     side_by_side = SIDE_BY_SIDE if choice.threads is None else 1
     return run(command, jobs, work, reporting, show, about_codec(codec, choice), side_by_side)
 

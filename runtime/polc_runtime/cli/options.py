@@ -83,7 +83,9 @@ reporting = grouped(
         "as_json": click.option(
             "--json", "as_json", is_flag=True, help="Print one JSON document on standard output."
         ),
-        "verbose": click.option("-v", "--verbose", is_flag=True, help="Print a line for each file."),
+        "verbose": click.option(
+            "-v", "--verbose", is_flag=True, help="Print what runs the graphs, and a line for each file."
+        ),
     },
 )
 
