@@ -1,7 +1,8 @@
 """What attention costs in training: a step of a small codec with each kernel over the same without attention.
 
 Usage: python benchmarks/training_step.py [--preset polc-nano] [--steps 7] [--threads 1]
-Times are CPU time of the process where one thread is used, so that other load on the machine counts little.
+Times are CPU time of the process where one thread is used, so that other load on the machine counts little;
+each ratio is the median of those within a round. POLC_OPS_ISA=avx2 holds the native kernel to AVX2.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any
 import torch
 
 from polc.attention import KERNELS, set_attention_kernel
+from polc.attention.native import load
 from polc.codec import Codec
 from polc.presets import preset
+from polc_runtime.backends.op_library import find_op_library
 from polc_training.rate_distortion import RateDistortion
 from polc_training.stages.stage1 import CodecStage
 
@@ -39,7 +42,7 @@ def time_step(stage: CodecStage, image: torch.Tensor, clock: Callable[[], float]
 
 
 def main() -> None:
-    """Prints one JSON document: the median of each kernel and its ratio to the net without attention."""
+    """Prints one JSON document: the median of each kernel and of its ratio to the net without attention."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--preset", default="polc-nano")
     parser.add_argument("--steps", type=int, default=7)
@@ -52,15 +55,22 @@ def main() -> None:
     image = torch.rand(BATCH, 3, PATCH, PATCH)
     clock = time.process_time if options.threads == 1 else time.perf_counter
     KERNELS["none"] = without_attention
-    names = [name for name in KERNELS if name != "reference"]
+    left_out = {"reference", "auto", *(["native"] if load().reason else [])}
+    names = [name for name in KERNELS if name not in left_out]
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(options.steps + 1):
         for name in names:
             set_attention_kernel(codec, name)
             times[name].append(time_step(stage, image, clock))
-    medians = {name: statistics.median(found[1:]) for name, found in times.items()}
-    rows = {name: {"ms": 1e3 * value, "ratio": value / medians["none"]} for name, value in medians.items()}
-    print(json.dumps({"batch": BATCH, "patch": PATCH, **vars(options), "kernels": rows}, indent=2))
+    rows = {
+        name: {
+            "ms": 1e3 * statistics.median(found[1:]),
+            "ratio": statistics.median(a / b for a, b in zip(found[1:], times["none"][1:], strict=True)),
+        }
+        for name, found in times.items()
+    }
+    facts = {"batch": BATCH, "patch": PATCH, "native_isa": find_op_library().isa}
+    print(json.dumps({**facts, **vars(options), "kernels": rows}, indent=2))
 
 
 if __name__ == "__main__":

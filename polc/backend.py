@@ -11,6 +11,7 @@ import torch
 from polc_runtime.backends import FloatArray
 from polc_runtime.errors import CheckpointError
 
+from .attention import set_attention_kernel
 from .checkpoint import load_checkpoint
 from .codec import Codec
 from .graphs import GraphSpec, codec_graphs, task_graphs
@@ -19,6 +20,8 @@ from .identity import codec_id
 
 class TorchBackend:
     """Runs a codec's graphs in PyTorch, in evaluation mode without gradients.
+
+    The hyper-synthesis, which both sides of a stream must agree on, runs without the native operators.
 
     Args:
         codec: the model; its device is where the graphs run.
@@ -29,6 +32,7 @@ class TorchBackend:
 
     def __init__(self, codec: Codec, graphs: Mapping[str, GraphSpec] | None = None) -> None:
         self.codec = codec.eval()
+        set_attention_kernel(codec.h_s, "tiled")
         self.graphs = {**codec_graphs(codec), **(graphs or {})}
         for spec in self.graphs.values():
             spec.module.eval()

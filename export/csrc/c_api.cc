@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "na2d_cpu.h"
+#include "na2d_cpu_backward.h"
 #include "visibility.h"
 
 namespace {
@@ -33,32 +33,50 @@ void fork_join(int64_t count, int64_t threads, const Body& body) {
   for (std::thread& helper : helpers) helper.join();
 }
 
-// Threads that a problem is worth: one for each few hundred microseconds of work.
-int64_t worthwhile_threads(const Problem& p) {
-  constexpr double kMultiplicationsPerThread = 1 << 22;
+// Multiplications of the forward pass.
+double multiplications(const Problem& p) {
   const double window = static_cast<double>(polc::na2d::window_size(p.height, p.kernel)) *
                         static_cast<double>(polc::na2d::window_size(p.width, p.kernel));
   const double queries = static_cast<double>(p.batch) * static_cast<double>(p.height) * static_cast<double>(p.width);
-  const double multiplications = 2.0 * queries * window * static_cast<double>(p.heads) * static_cast<double>(p.dim);
-  return 1 + static_cast<int64_t>(std::min(multiplications / kMultiplicationsPerThread, 1e6));
+  return 2.0 * queries * window * static_cast<double>(p.heads) * static_cast<double>(p.dim);
 }
 
-}  // namespace
-
-// Neighbourhood attention; arguments as in polc::na2d::Problem, rpb may be null. The number of threads changes no bit.
-// Returns 0; 1 where the sizes do not make a problem; 2 where memory ran out.
-POLC_EXPORT int polc_na2d_f32(const float* q, const float* k, const float* v, const float* rpb, float* out,
-                              int64_t batch, int64_t height, int64_t width, int64_t heads, int64_t dim, int64_t kernel,
-                              float scale, int threads) {
-  const Problem problem{q, k, v, rpb, out, batch, height, width, heads, dim, kernel, scale};
+// Checks a problem and calls compute(parallel_for), with a thread for each few hundred microseconds of work, which is
+// `work` times the forward pass's. Gives what the functions below return.
+template <class Compute>
+int guarded(const Problem& problem, int threads, double work, const Compute& compute) {
+  constexpr double kMultiplicationsPerThread = 1 << 22;
   try {
     if (!polc::na2d::check(problem).empty()) return 1;
-    const int64_t used = std::min<int64_t>(std::max(threads, 1), worthwhile_threads(problem));
-    polc::na2d::forward(problem, [&](int64_t count, const auto& body) { fork_join(count, used, body); });
+    const double worth = std::min(work * multiplications(problem) / kMultiplicationsPerThread, 1e6);
+    const int64_t used = std::min<int64_t>(std::max(threads, 1), 1 + static_cast<int64_t>(worth));
+    compute([&](int64_t count, const auto& body) { fork_join(count, used, body); });
   } catch (const std::bad_alloc&) {
     return 2;
   }
   return 0;
+}
+
+}  // namespace
+
+// Neighbourhood attention; arguments as in polc::na2d::Problem, rpb and statistics may be null. The number of threads
+// changes no bit. Returns 0; 1 where the sizes do not make a problem; 2 where memory ran out.
+POLC_EXPORT int polc_na2d_f32(const float* q, const float* k, const float* v, const float* rpb, float* out,
+                              float* statistics, int64_t batch, int64_t height, int64_t width, int64_t heads,
+                              int64_t dim, int64_t kernel, float scale, int threads) {
+  const Problem problem{q, k, v, rpb, out, batch, height, width, heads, dim, kernel, scale, statistics};
+  return guarded(problem, threads, 1.0, [&](const auto& loop) { polc::na2d::forward(problem, loop); });
+}
+
+// The gradient of polc_na2d_f32, whose results `out` and `statistics` are; rpb and rpb_grad may be null together.
+POLC_EXPORT int polc_na2d_backward_f32(const float* q, const float* k, const float* v, const float* rpb,
+                                       const float* out, const float* statistics, const float* grad, float* q_grad,
+                                       float* k_grad, float* v_grad, float* rpb_grad, int64_t batch, int64_t height,
+                                       int64_t width, int64_t heads, int64_t dim, int64_t kernel, float scale,
+                                       int threads) {
+  const Problem problem{q, k, v, rpb, nullptr, batch, height, width, heads, dim, kernel, scale};
+  const polc::na2d::BackwardProblem backward{problem, out, statistics, grad, q_grad, k_grad, v_grad, rpb_grad};
+  return guarded(problem, threads, 2.5, [&](const auto& loop) { polc::na2d::backward(backward, loop); });
 }
 
 // The instruction set in use: baseline, avx2 or avx512.

@@ -36,6 +36,9 @@ struct Problem {
   int64_t batch, height, width, heads, dim;
   int64_t kernel;  // odd
   float scale;
+  // What the gradient needs (na2d_cpu_backward.h), or null: [2, batch, heads, height, width], of each query's logits to
+  // base 2 the largest, then the factor that makes the exponentials' sum one.
+  float* statistics = nullptr;
 };
 
 // What is wrong with a problem, or an empty string. Null pointers are the caller's to check.
@@ -187,9 +190,12 @@ namespace baseline {
 #undef POLC_TARGET
 
 #if defined(__x86_64__)
+#define POLC_TARGET_AVX2 __attribute__((target("avx2,fma")))
+#define POLC_TARGET_AVX512 __attribute__((target("avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")))
+
 #define POLC_LANES 8
 #define POLC_ROWS 2
-#define POLC_TARGET __attribute__((target("avx2,fma")))
+#define POLC_TARGET POLC_TARGET_AVX2
 namespace avx2 {
 #include "na2d_cpu_vector.inc"
 #include "na2d_cpu_unit.inc"
@@ -200,7 +206,7 @@ namespace avx2 {
 
 #define POLC_LANES 16
 #define POLC_ROWS 3
-#define POLC_TARGET __attribute__((target("avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")))
+#define POLC_TARGET POLC_TARGET_AVX512
 namespace avx512 {
 #include "na2d_cpu_vector.inc"
 #include "na2d_cpu_unit.inc"

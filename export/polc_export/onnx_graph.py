@@ -60,7 +60,7 @@ def export_graph(spec: GraphSpec, opset: int, metadata: Mapping[str, str]) -> on
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         raise ExportError(f"{spec.name} could not be exported: {first_line(error)}") from error
     finally:
-        set_attention_kernel(spec.module, "tiled")
+        set_attention_kernel(spec.module, "auto")
     assert program is not None
     model = program.model_proto
     _tidy(model, spec, metadata)

@@ -7,30 +7,34 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .checks import check_na2d
+from .native import na2d_native, serves
 from .operator import na2d_operator
 from .reference import na2d_reference
 from .tiled import na2d_tiled
 
 Kernel = Callable[[Tensor, Tensor, Tensor, "Tensor | None", int, float], Tensor]
 
+
+def na2d_auto(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, scale: float) -> Tensor:
+    """The fastest kernel there is for the arguments: native for float32 on the CPU, else tiled.
+
+    Tracers and compilers, which see no further than torch's own operators, get tiled too. Arguments and
+    result as in `na2d`; differentiable once.
+    """
+    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    kernel = na2d_native if not traced and serves(q, k, v, rpb, kernel_size) else na2d_tiled
+    return kernel(q, k, v, rpb, kernel_size, scale)
+
+
 KERNELS: dict[str, Kernel] = {
+    "auto": na2d_auto,
     "reference": na2d_reference,
     "tiled": na2d_tiled,
+    "native": na2d_native,
     "operator": na2d_operator,
 }
-"""Attention kernels by name; all give the same result."""
-
-
-def check_na2d(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int) -> None:
-    """Raises ValueError, with the value that is wrong, unless the arguments fit `na2d`."""
-    if q.ndim != 5 or k.shape != q.shape or v.shape != q.shape:
-        shapes = ", ".join(str(tuple(t.shape)) for t in (q, k, v))
-        raise ValueError(f"expected q, k, v of one shape [B,H,W,heads,dim], got {shapes}")
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"expected an odd kernel_size >= 1, got {kernel_size}")
-    expected = (q.shape[3], 2 * kernel_size - 1, 2 * kernel_size - 1)
-    if rpb is not None and tuple(rpb.shape) != expected:
-        raise ValueError(f"expected rpb of shape {expected}, got {tuple(rpb.shape)}")
+"""Attention kernels by name; all give the same result. `native` takes float32 on the CPU alone."""
 
 
 def na2d(
@@ -40,7 +44,7 @@ def na2d(
     rpb: Tensor | None,
     kernel_size: int,
     scale: float | None = None,
-    kernel: str = "tiled",
+    kernel: str = "auto",
 ) -> Tensor:
     """Two-dimensional neighbourhood attention with an optional relative position bias.
 
@@ -83,7 +87,7 @@ class NeighborhoodAttention2d(nn.Module):
         super().__init__()
         self.head_dim = head_dim
         self.kernel_size = kernel_size
-        self.kernel = "tiled"
+        self.kernel = "auto"
         self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
         bias_shape = (dim // head_dim, 2 * kernel_size - 1, 2 * kernel_size - 1)
         self.rpb = nn.Parameter(torch.zeros(bias_shape)) if rel_pos_bias else None

@@ -7,15 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tiled import attend_backward, na2d_tiled
+from . import native, tiled
 
 
 @torch.library.custom_op("polc::na2d", mutates_args=())
 def na2d_operator(
     q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, scale: float
 ) -> Tensor:
-    """Neighbourhood attention as one opaque operator. Arguments and result as in `polc.na2d`."""
-    return na2d_tiled(q, k, v, rpb, kernel_size, scale)
+    """Neighbourhood attention as one opaque operator, native where it can be.
+
+    Arguments and result as in `polc.na2d`.
+    """
+    if native.serves(q, k, v, rpb, kernel_size):
+        return native.attend(q, k, v, rpb, kernel_size, scale)[0]
+    return tiled.na2d_tiled(q, k, v, rpb, kernel_size, scale)
 
 
 @na2d_operator.register_fake
@@ -35,8 +40,13 @@ def na2d_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and rpb (empty if that is None) of `na2d_operator`; not differentiable."""
-    with torch.autocast(q.device.type, enabled=False):
-        *grads, rpb_grad = attend_backward(grad, q, k, v, rpb, out, None, kernel_size, scale)
+    if native.serves(q, k, v, rpb, kernel_size):
+        out, statistics = native.attend(q, k, v, rpb, kernel_size, scale, save=True)
+        assert statistics is not None
+        *grads, rpb_grad = native.attend_backward(grad, q, k, v, rpb, out, statistics, kernel_size, scale)
+    else:
+        with torch.autocast(q.device.type, enabled=False):
+            *grads, rpb_grad = tiled.attend_backward(grad, q, k, v, rpb, out, None, kernel_size, scale)
     return grads[0], grads[1], grads[2], q.new_empty(0) if rpb_grad is None else rpb_grad
 
 

@@ -11,7 +11,9 @@ from polc.attention import tiled
 
 CASES = range(14)
 WITH_GRADIENTS = (1, 3, 9)
-kernels = pytest.mark.parametrize("kernel", KERNELS)
+KERNELS_FOR_ANY_TYPE = [name for name in KERNELS if name != "native"]  # which tests/export/csrc tests
+kernels = pytest.mark.parametrize("kernel", KERNELS_FOR_ANY_TYPE)
+differentiated_once = pytest.mark.parametrize("kernel", ["auto", "tiled", "operator"])
 
 
 def by_definition(q, k, v, rpb, kernel_size, scale):
@@ -64,7 +66,7 @@ def test_has_the_official_gradients(golden, kernel, case):
 @given(
     batch=st.integers(1, 2), height=st.integers(1, 13), width=st.integers(1, 13), heads=st.integers(1, 3),
     dim=st.sampled_from([1, 4, 8]), kernel_size=st.sampled_from([1, 3, 5, 7, 9]),
-    kernel=st.sampled_from(list(KERNELS)), seed=st.integers(0, 1 << 16),
+    kernel=st.sampled_from(KERNELS_FOR_ANY_TYPE), seed=st.integers(0, 1 << 16),
 )  # fmt: skip
 def test_equals_its_definition_at_any_size(batch, height, width, heads, dim, kernel_size, kernel, seed):
     rng = np.random.default_rng(seed)
@@ -92,7 +94,7 @@ def result_and_gradients(inputs, kernel_size, kernel):
 @given(
     batch=st.integers(1, 3), height=st.integers(1, 21), width=st.integers(1, 21), heads=st.integers(1, 3),
     dim=st.sampled_from([1, 4, 5]), kernel_size=st.sampled_from([1, 3, 5, 7, 9, 13]), bias=st.booleans(),
-    kernel=st.sampled_from(["tiled", "operator"]), chunk=st.sampled_from([1, 5000, 1 << 18]),
+    kernel=st.sampled_from(["auto", "tiled", "operator"]), chunk=st.sampled_from([1, 5000, 1 << 18]),
     saved=st.sampled_from([0, 1 << 26]), seed=st.integers(0, 1 << 16),
 )  # fmt: skip
 def test_equals_the_reference_and_its_gradients_at_any_size(
@@ -110,14 +112,14 @@ def test_equals_the_reference_and_its_gradients_at_any_size(
     ("height", "width", "kernel_size", "bias"),
     [(2, 9, 3, True), (1, 5, 7, True), (10, 1, 3, False), (3, 4, 5, True)],
 )
-@pytest.mark.parametrize("kernel", ["tiled", "operator"])
+@differentiated_once
 def test_gradients_are_those_of_finite_differences(kernel, height, width, kernel_size, bias):
     inputs = random_inputs((1, height, width, 1, 2), kernel_size, bias)
     rest = [None] * (not bias)
     assert torch.autograd.gradcheck(lambda *a: na2d(*a, *rest, kernel_size, kernel=kernel), inputs)
 
 
-@pytest.mark.parametrize("kernel", ["tiled", "operator"])
+@differentiated_once
 def test_second_derivatives_are_refused(kernel):
     inputs = random_inputs((1, 5, 5, 1, 2), 3)
     with pytest.raises(RuntimeError, match="differentiated once|no autograd formula"):
@@ -135,7 +137,7 @@ def test_half_precision_stays_near_the_reference(dtype):
         assert (ours - theirs).norm() < 0.02 * theirs.norm()
 
 
-@pytest.mark.parametrize("kernel", ["tiled", "operator"])
+@differentiated_once
 @pytest.mark.parametrize("bias", [True, False])
 def test_module_trains_under_autocast(kernel, bias):
     torch.manual_seed(0)
@@ -165,7 +167,7 @@ def test_no_bias_is_a_bias_of_zeros(kernel):
         ({"kernel_size": 4}, "odd kernel_size >= 1, got 4"),
         ({"k": torch.zeros(1, 5, 4, 2, 8)}, "one shape"),
         ({"rpb": torch.zeros(2, 5, 4)}, r"rpb of shape \(2, 5, 5\), got \(2, 5, 4\)"),
-        ({"kernel": "fast"}, "there are reference, tiled, operator"),
+        ({"kernel": "fast"}, "there are auto, reference, tiled, native, operator"),
     ],
 )
 def test_wrong_arguments_are_named(change, said):
@@ -184,7 +186,7 @@ def test_module_gives_the_same_with_every_kernel():
     module = NeighborhoodAttention2d(16, 8, 5)
     x = torch.randn(1, 7, 11, 16, generator=torch.Generator().manual_seed(0))
     outputs = []
-    for kernel in KERNELS:
+    for kernel in KERNELS_FOR_ANY_TYPE:
         set_attention_kernel(module, kernel)
         outputs.append(module(x))
     for out in outputs[1:]:

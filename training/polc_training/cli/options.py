@@ -170,7 +170,10 @@ def _options(defaults: StageDefaults) -> dict[str, Decorator]:
             help="Dimensions of a new codec; a checkpoint brings its own.",
         ),
         "attention": make(
-            "--attention", type=click.Choice(list(KERNELS)), default="tiled", help="Attention kernel."
+            "--attention",
+            type=click.Choice(list(KERNELS)),
+            default="auto",
+            help="Attention kernel; auto: native for fp32 on the CPU where it was built, else tiled.",
         ),
         "precision": make(
             "--precision",
