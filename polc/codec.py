@@ -65,8 +65,11 @@ class Codec(nn.Module):
     def analyse(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Latent y [B,M,H/16,W/16] and hyper-latent z [B,N',H/64,W/64] of an image."""
         y = self._scaled(self.g_a(image, quality), self.gain, quality)
-        z = self._scaled(self.h_a(y, quality), self.hyper_gain, quality)
-        return y, z
+        return y, self.hyper_analyse(y, quality)
+
+    def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
+        """Hyper-latent z [B,N',H/64,W/64] of a latent."""
+        return self._scaled(self.h_a(y, quality), self.hyper_gain, quality)
 
     def hyper_synthesise(self, z_hat: Tensor, quality: Tensor) -> Tensor:
         """`params` [B,2M,H/16,W/16] of a decoded hyper-latent."""

@@ -63,6 +63,9 @@ def codec_graphs(codec: Codec) -> dict[str, GraphSpec]:
             Graph(codec, codec.analyse),
         ),
         GraphSpec(
+            "hyper_analysis", {"y": y, "quality": quality}, {"z": z}, Graph(codec, codec.hyper_analyse)
+        ),
+        GraphSpec(
             "hyper_synthesis",
             {"z_hat": z, "quality": quality},
             {"params": params},

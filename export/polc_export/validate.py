@@ -46,6 +46,7 @@ def run_graphs(
 
     yield (analysis := run("analysis", image=image, quality=level))
     y, z = analysis.outputs["y"], analysis.outputs["z"]
+    yield run("hyper_analysis", y=y, quality=level)
     medians = tables.medians[:, None, None]
     z_hat = quantize(z - medians, "hyper-latent").astype(np.float32) + medians
     yield (hyper := run("hyper_synthesis", z_hat=z_hat, quality=level))

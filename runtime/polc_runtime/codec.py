@@ -10,14 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from .backends import BackendOptions, FloatArray, make_backend
+from .backends import Backend, BackendOptions, FloatArray, make_backend
 from .bundle import Bundle
 from .coding.container import Container, Header, join_streams, quality_code
 from .errors import BitstreamError, CodecMismatchWarning, ImageError, UsageError
-from .images import Pixels, from_tensor, pad, to_tensor
+from .images import Pixels, pad
 from .latent import Decoded, EncodedLatent, LatentCoder
 from .limits import DEFAULT_LIMITS, Limits
 from .predict import Predictor
+from .trace import span
+from .transforms import Transforms
+
+PIXELS, CONTAINER = "pixels", "container"
+"""Spans of `polc_runtime.trace`: between pixels and the graphs' arrays, between file and streams."""
 
 
 class Codec:
@@ -27,22 +32,24 @@ class Codec:
 
     Args:
         bundle: graphs and tables.
-        backend: name, see `polc_runtime.backends`.
-        options: precision and threads.
+        backend: name, see `polc_runtime.backends`; or one that is made already, of the same bundle.
+        options: precision, threads and the size of tiles.
         limits: largest images and files accepted.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        backend: str = "onnxruntime",
+        backend: str | Backend = "onnxruntime",
         options: BackendOptions | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.bundle = bundle
         self.limits = limits
         manifest = bundle.manifest
-        self.backend = make_backend(backend, bundle, options or BackendOptions())
+        options = options or BackendOptions()
+        self.backend = make_backend(backend, bundle, options)
+        self.transforms = Transforms(self.backend, manifest, options)
         self.latent_coder = LatentCoder(self.backend, bundle.entropy_tables(), manifest.latent_channels)
         self.predictor = Predictor(self.backend, manifest)
 
@@ -81,7 +88,8 @@ class Codec:
         """
         header = self._new_header(image, quality)
         coded = self._encode(image, header)
-        return Container(header, coded.z, join_streams(coded.y), coded.checksums).pack(self.limits)
+        with span(CONTAINER):
+            return Container(header, coded.z, join_streams(coded.y), coded.checksums).pack(self.limits)
 
     def reconstruct(self, image: Pixels, quality: float = 4.0) -> FloatArray:
         """What `decompress` will make of an image, without writing bits: float32 [1,3,H,W] in 0..1, padded.
@@ -89,7 +97,7 @@ class Codec:
         Arguments and errors as in `compress`.
         """
         header = self._new_header(image, quality)
-        return self._synthesise(self._encode(image, header).y_hat, header)
+        return self.transforms.synthesise(self._encode(image, header).y_hat, header.quality)
 
     def decompress(self, data: bytes) -> Pixels:
         """The image of a `.polc` file, uint8 [H,W,3].
@@ -161,18 +169,20 @@ class Codec:
         Raises:
             BitstreamError: as `decompress`.
         """
-        container = Container.unpack(data, self.limits)
-        header = container.header
-        self._check_made_with(header)
-        h, w = header.latent_size
-        streams = container.y_streams(self.latent_coder.channels * h * w)
+        with span(CONTAINER):
+            container = Container.unpack(data, self.limits)
+            header = container.header
+            self._check_made_with(header)
+            h, w = header.latent_size
+            streams = container.y_streams(self.latent_coder.channels * h * w)
         y_hat = self.latent_coder.decode(container.z, streams, container.checksums, (h, w), header.quality)
         return Decoded(header, y_hat)
 
     def synthesise(self, decoded: Decoded) -> Pixels:
         """The image of a latent, uint8 [H,W,3]."""
         header = decoded.header
-        return from_tensor(self._synthesise(decoded.y_hat, header), header.height, header.width)
+        with span(PIXELS):
+            return self.transforms.draw(decoded.y_hat, header.quality, header.height, header.width)
 
     def infer_latent(self, decoded: Decoded, task: str) -> FloatArray:
         """As `infer`, from a latent that `decode` gave."""
@@ -221,13 +231,9 @@ class Codec:
         return Header(manifest.fingerprint[:8], manifest.codec_id[:4], width, height, quality_code(quality))
 
     def _encode(self, image: Pixels, header: Header) -> EncodedLatent:
-        feeds = {"image": to_tensor(pad(image)), "quality": np.array([header.quality], np.float32)}
-        latents = self.backend.run("analysis", feeds)
-        return self.latent_coder.encode(latents["y"][0], latents["z"][0], header.quality)
-
-    def _synthesise(self, y_hat: FloatArray, header: Header) -> FloatArray:
-        feeds = {"y_hat": y_hat[None], "quality": np.array([header.quality], np.float32)}
-        return self.backend.run("synthesis", feeds)["image"]
+        with span(PIXELS):
+            y, z = self.transforms.analyse(pad(image), header.quality)
+        return self.latent_coder.encode(y, z, header.quality)
 
     def _check_made_with(self, header: Header) -> None:
         manifest = self.bundle.manifest

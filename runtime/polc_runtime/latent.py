@@ -14,12 +14,15 @@ from .coding.container import Header, symbol_checksum
 from .coding.schedule import Step, gather, scatter, schedule
 from .coding.tables import EntropyTables
 from .errors import BitstreamError, PolcError
+from .trace import span
 
 Symbols = NDArray[np.int32]
 SymbolSource = Callable[[Step, Symbols, FloatArray], Symbols]
 """Gives a step's symbols [n] from its table rows [n] and means [n], in push order."""
 
 MAX_SYMBOL = 2**31 - 1
+SYMBOLS, ENTROPY = "symbols", "entropy"
+"""Spans of `polc_runtime.trace`: the work on symbols and tables between the graphs, and the coder in it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,10 @@ class LatentCoder:
         Raises:
             PolcError: a latent is not finite or too large to code.
         """
+        with span(SYMBOLS):
+            return self._encode(y, z, quality)
+
+    def _encode(self, y: FloatArray, z: FloatArray, quality: float) -> EncodedLatent:
         z_symbols = quantize(z - self.tables.medians[:, None, None], "hyper-latent")
         coded: list[rans.Coded] = []
 
@@ -92,12 +99,10 @@ class LatentCoder:
 
         y_hat, checksums = self._run_steps(z_symbols, y.shape[1:], quality, symbols_of)
         rows = self.tables.hyper_indexes(*z.shape[1:])
-        return EncodedLatent(
-            z=rans.encode(z_symbols.ravel(), rows, self.tables.hyper),
-            y=rans.encode_streams(coded, self.tables.latent, self.stream_count(*y.shape[1:])),
-            checksums=(symbol_checksum(z_symbols), *checksums),
-            y_hat=y_hat,
-        )
+        with span(ENTROPY):
+            z_stream = rans.encode(z_symbols.ravel(), rows, self.tables.hyper)
+            y_streams = rans.encode_streams(coded, self.tables.latent, self.stream_count(*y.shape[1:]))
+        return EncodedLatent(z_stream, y_streams, (symbol_checksum(z_symbols), *checksums), y_hat)
 
     def decode(
         self, z: bytes, y: list[bytes], checksums: tuple[int, ...], grid: tuple[int, int], quality: float
@@ -115,20 +120,31 @@ class LatentCoder:
             BitstreamError: a stream is damaged, or decodes to other symbols than were encoded; the message
                 names the step.
         """
+        with span(SYMBOLS):
+            return self._decode(z, y, checksums, grid, quality)
+
+    def _decode(
+        self, z: bytes, y: list[bytes], checksums: tuple[int, ...], grid: tuple[int, int], quality: float
+    ) -> FloatArray:
         h, w = grid[0] // 4, grid[1] // 4
-        hyper = rans.Decoder(z, self.tables.hyper)
-        z_symbols = hyper.decode(self.tables.hyper_indexes(h, w)).reshape(-1, h, w)
-        hyper.finish()
+        rows = self.tables.hyper_indexes(h, w)
+        with span(ENTROPY):
+            hyper = rans.Decoder(z, self.tables.hyper)
+            z_symbols = hyper.decode(rows).reshape(-1, h, w)
+            hyper.finish()
         check_symbols(z_symbols, checksums[0], "the hyper-latent")
-        decoder = rans.StreamsDecoder(y, self.tables.latent)
+        with span(ENTROPY):
+            decoder = rans.StreamsDecoder(y, self.tables.latent)
 
         def symbols_of(step: Step, rows: Symbols, means: FloatArray) -> Symbols:
-            symbols = decoder.decode(rows)
+            with span(ENTROPY):
+                symbols = decoder.decode(rows)
             check_symbols(symbols, checksums[1 + step.index], f"coding step {step.index}")
             return symbols
 
         y_hat, _ = self._run_steps(z_symbols, grid, quality, symbols_of)
-        decoder.finish()
+        with span(ENTROPY):
+            decoder.finish()
         return y_hat
 
     def _run_steps(

@@ -66,7 +66,7 @@ def test_official_checkpoints_become_tasks_of_the_official_bundle(
     cases = {"scenes": "seg_pspnet50", "animals": "cls_deit_small_static256"}
     stage2 = [Stage2(stage2_checkpoint(case), name) for name, case in cases.items()]
     exported = export_bundle(bundle=official_bundle, out=tmp_path / "two.bundle", stage2=stage2)
-    assert len(exported.bundle.manifest.graphs) == 14 and all(check.passed for check in exported.checks)
+    assert len(exported.bundle.manifest.graphs) == 15 and all(check.passed for check in exported.checks)
     assert exported.bundle.manifest.task("animals").classes[0].startswith("tench")
     with Codec(exported.bundle) as codec:
         for name, case in cases.items():

@@ -262,7 +262,7 @@ def test_help_needs_no_heavy_import():
     code = (
         "import sys\n"
         "from polc_runtime.bench.cli import main\n"
-        "main([]), main(['rd', '--help']), main(['accuracy', '--help'])\n"
+        "main([]), main(['rd', '--help']), main(['accuracy', '--help']), main(['latency', '--help'])\n"
         "heavy = {'numpy', 'PIL', 'onnxruntime', 'torch', 'matplotlib', 'bjontegaard'} & sys.modules.keys()\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )

@@ -34,7 +34,7 @@ def test_export_prints_a_marked_line_a_check(tiny_export):
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
     *checks, last = done.stdout.splitlines()
     assert len(checks) > 20 and all(line.startswith("ok   ") for line in checks)
-    assert last.startswith(f"{bundle}: 12 graphs") and f"{len(checks)} checks passed" in last
+    assert last.startswith(f"{bundle}: 13 graphs") and f"{len(checks)} checks passed" in last
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["name"] == "tiny" and manifest["notes"] == ["untrained"]
     assert [check["passed"] for check in manifest["validation"]] == [True] * len(checks)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BackendUnavailable
+from ..tiles import TILE_PIXELS
 
 FloatArray = NDArray[np.float32]
 ENTRY_POINTS = "polc.backends"
@@ -25,11 +26,13 @@ class BackendOptions:
         precision: fp32 or fp16, of the graphs that may be either.
         threads: CPU threads of one graph; None for as many as the backend likes.
         native_ops: whether the native operators serve where they are there; without them portable bodies do.
+        tile_pixels: largest image that analysis and synthesis run on at once; larger ones are cut in tiles.
     """
 
     precision: str = "fp32"
     threads: int | None = None
     native_ops: bool = True
+    tile_pixels: int = TILE_PIXELS
 
 
 class Backend(Protocol):
@@ -47,7 +50,7 @@ class Backend(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What runs the graphs, as JSON-able data."""
+        """What runs the graphs, as JSON-able data; `device` says where, unless that is the processor."""
         ...
 
     def close(self) -> None:
@@ -67,12 +70,16 @@ def backend_names() -> list[str]:
     return list(dict.fromkeys([*BUILT_IN, *found]))
 
 
-def make_backend(name: str, bundle: Bundle, options: BackendOptions) -> Backend:
+def make_backend(name: str | Backend, bundle: Bundle, options: BackendOptions) -> Backend:
     """A backend by name; others than the runtime's own come from the entry points `polc.backends`.
+
+    One that is made already, such as a wrapper around another, is given back as it is.
 
     Raises:
         BackendUnavailable: nobody has that name, or what it needs is not installed.
     """
+    if not isinstance(name, str):
+        return name
     if name in BUILT_IN:
         module, attribute = BUILT_IN[name].split(":")
         factory: Factory = getattr(import_module(module), attribute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BackendUnavailable, BundleError, first_line
+from ..sizes import HYPER_STRIDE, LATENT_STRIDE
 from .base import BackendOptions, FloatArray
 from .op_library import NO_OPS, find_op_library
 
@@ -23,6 +25,22 @@ EXACT_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
 
 For the same reason these graphs run without the native operators.
 """
+
+KEPT_PIXELS = 1 << 20
+"""A run on larger images than this, all together, gives the memory that it worked in back to the system.
+
+Otherwise a session keeps it for its next run, which spares that a tenth of its time. But each session keeps
+its own, so that after one large image a process would hold what all its graphs needed for it.
+"""
+
+_STRIDES = {
+    "image": 1,
+    "y": LATENT_STRIDE,
+    "y_hat": LATENT_STRIDE,
+    "params": LATENT_STRIDE,
+    "z_hat": HYPER_STRIDE,
+}
+"""Pixels between neighbours in the inputs that graphs have."""
 
 
 class OnnxRuntimeBackend:
@@ -51,7 +69,7 @@ class OnnxRuntimeBackend:
         outputs = [value.name for value in session.get_outputs()]
         feeds = {value.name: np.ascontiguousarray(inputs[value.name]) for value in session.get_inputs()}
         try:
-            values = session.run(outputs, feeds)
+            values = session.run(outputs, feeds, _run_options(feeds))
         except Exception as error:  # onnxruntime's own classes share no public base
             raise BundleError(
                 f"{self.bundle.path}: ONNX Runtime failed in the graph {graph}: {first_line(error)}"
@@ -102,3 +120,16 @@ class OnnxRuntimeBackend:
                 f"{self.bundle.path}: {graph.file} has other inputs and outputs than the manifest says"
             )
         return session
+
+
+def _run_options(feeds: Mapping[str, FloatArray]) -> ort.RunOptions:
+    """Those of a run on these inputs."""
+    options = ort.RunOptions()
+    pixels = (
+        value.shape[0] * math.prod(value.shape[2:]) * _STRIDES[name] ** 2
+        for name, value in feeds.items()
+        if name in _STRIDES
+    )
+    if max(pixels, default=0) > KEPT_PIXELS:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..cli.options import CodecChoice, Reporting, codec_choice, force, reporting
-from .options import csv_option, numbers, plot_option
+from .options import csv_option, document_option, numbers, plot_option
 
 DEFAULT_IGNORED = (255,)
 
@@ -92,13 +92,7 @@ Examples:
     type=click.Path(path_type=Path),
     help="Predict by this checkpoint's PyTorch model on the same latents too, and say how often both agree.",
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE.json",
-    type=click.Path(path_type=Path),
-    help="Write the JSON document to a file.",
-)
+@document_option
 @csv_option
 @plot_option
 @force

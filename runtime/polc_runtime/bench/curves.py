@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..files import open_file
+from .documents import read_json
 from .metrics import PSNR
 
 BPP = "bpp"
 QUALITY = "quality"
-MAX_JSON_BYTES = 1 << 28
 
 Column = list[float | None]
 """One number for each quality; None where there is none."""
@@ -122,14 +120,7 @@ def read_curves(path: Path) -> list[Curve]:
         PolcError: the file cannot be read.
         DataError: it holds no such results.
     """
-    with open_file(path) as file:
-        text = file.read(MAX_JSON_BYTES + 1)
-    if len(text) > MAX_JSON_BYTES:
-        raise DataError(f"{path}: is larger than {MAX_JSON_BYTES} bytes")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON: {error}") from None
+    document = read_json(path)
     several = isinstance(document, dict) and isinstance(document.get("curves"), list)
     try:
         return [_curve(entry, path) for entry in (document["curves"] if several else [document])]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
 
 from .. import __version__
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def tool_facts() -> dict[str, Any]:
@@ -22,3 +27,31 @@ def tool_facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
     }
+
+
+def machine_facts() -> dict[str, Any]:
+    """The processor: model, how many this process may use, frequency governor; None for what nobody tells.
+
+    `load` is the number of runnable processes, averaged over the last minute: of all users of the machine.
+    """
+    match = re.search(r"^model name\s*:\s*(.+)$", _read(_CPU_INFO), re.MULTILINE)
+    return {
+        "processor": match[1].strip() if match else platform.processor() or None,
+        "architecture": platform.machine(),
+        "processors": os.cpu_count(),
+        "usable_processors": usable_processors(),
+        "governor": _read(_GOVERNOR).strip() or None,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def usable_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..cli.options import Decorator
 from ..errors import UsageError
 from ..files import Target
 
@@ -56,9 +57,23 @@ def write(path: Path, data: bytes, force: bool) -> None:
 csv_option = click.option(
     "--csv", metavar="FILE", type=click.Path(path_type=Path), help="Write the numbers as CSV."
 )
-plot_option = click.option(
-    "--plot",
-    metavar="FILE",
+document_option = click.option(
+    "-o",
+    "--output",
+    metavar="FILE.json",
     type=click.Path(path_type=Path),
-    help="Draw the curves over the rate: .png, .svg or .pdf. Needs matplotlib.",
+    help="Write the JSON document to a file.",
 )
+
+
+def plot_of(what: str) -> Decorator:
+    """The option `--plot`, which draws `what`."""
+    return click.option(
+        "--plot",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help=f"Draw {what}: .png, .svg or .pdf. Needs matplotlib.",
+    )
+
+
+plot_option = plot_of("the curves over the rate")

@@ -72,6 +72,13 @@ class Fields:
             raise self.wrong(key, f"{_shown(value)}, expected {least} to {most}")
         return value
 
+    def sizes(self, key: str, count: int, most: int = _MAX_SIZE, least: int = 1) -> list[int]:
+        """A list of so many whole numbers within bounds."""
+        values = self.get(key, list)
+        if len(values) != count or not all(_is_whole(value, least, most) for value in values):
+            raise self.wrong(key, f"{_shown(values)}, expected {count} whole numbers from {least} to {most}")
+        return list(values)
+
     def optional_size(self, key: str, most: int = _MAX_SIZE) -> int | None:
         """As `size`, or None."""
         return None if self.value.get(key) is None else self.size(key, most)
@@ -99,7 +106,11 @@ class Fields:
 
 def is_size(value: Any) -> bool:
     """Whether a value is a whole number from 1 to 65536."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_SIZE
+    return _is_whole(value, 1, _MAX_SIZE)
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _is_axis(value: Any) -> bool:

@@ -12,7 +12,7 @@ from ..sizes import PAD_LEAST, PAD_MULTIPLE
 from .fields import Axes, Fields, is_size
 from .tasks import Task, parse_tasks
 
-FORMAT_VERSION = (1, 1)
+FORMAT_VERSION = (1, 2)
 """(major, minor) of the bundle format this runtime writes; a higher major is refused."""
 
 KNOWN_PRECISIONS = ("fp32", "fp16")
@@ -26,7 +26,7 @@ class GraphFile:
     """One graph of a bundle.
 
     Attributes:
-        name: analysis, hyper_synthesis, context_0..8, synthesis, task_NAME, pixels_NAME.
+        name: analysis, hyper_analysis, hyper_synthesis, context_0..8, synthesis, task_NAME, pixels_NAME.
         file: path inside the bundle, with forward slashes.
         sha256: of the file, hexadecimal.
         precision: fp32 or fp16 (inside; inputs and outputs are float32 either way).
@@ -178,6 +178,10 @@ class Manifest:
             tools=root.flat("tools", {}),
             notes=tuple(str(note) for note in root.get("notes", list, [])),
         )
+
+    def has_graph(self, name: str, precision: str = "fp32") -> bool:
+        """Whether `graph` finds such a graph: one that a bundle need not hold, as hyper_analysis."""
+        return any(g.name == name and (g.exact or g.precision == precision) for g in self.graphs)
 
     def graph(self, name: str, precision: str = "fp32") -> GraphFile:
         """A graph by name and precision; exact graphs are fp32 whatever is asked for.

@@ -1,0 +1,209 @@
+"""What there is on this machine for polc to run on: versions, backends, libraries."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import polc_runtime
+
+from ..backends.base import BUILT_IN, ENTRY_POINTS, backend_names
+from ..backends.op_library import VARIABLE, OpLibrary, find_op_library
+from ..coding import rans
+from ..errors import BackendUnavailable, PolcError, first_line
+from .facts import machine_facts
+
+PACKAGES = (
+    *("polc", "numpy", "pillow", "click", "onnxruntime", "onnxruntime-gpu"),
+    *("torch", "onnx", "onnxscript", "compressai", "timm", "tensorrt", "matplotlib", "bjontegaard"),
+)
+"""Distributions whose versions are told."""
+
+CUDA_LIBRARY = "libpolc_ops_cuda.*"
+"""Name of the CUDA operators inside the package; the suffix is the platform's."""
+
+_CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+_CUDA_PROVIDER = "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Component:
+    """Something that may be missing.
+
+    Attributes:
+        available: whether it can be used here.
+        detail: what was found, or why it cannot be used.
+        install: what to run to have it; empty where nothing helps.
+    """
+
+    available: bool
+    detail: str = ""
+    install: str = ""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a backend takes besides polc.
+
+    Attributes:
+        packages: distributions.
+        install: what to run for them.
+        problem: says in a sentence what else is missing, or nothing.
+    """
+
+    packages: tuple[str, ...] = ()
+    install: str = ""
+    problem: Callable[[], str] = str
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, backends and libraries, as JSON-able data."""
+    return {
+        "versions": versions(),
+        "machine": machine_facts(),
+        "backends": {name: asdict(backend(name)) for name in _backend_names()},
+        "libraries": {
+            "native coder": asdict(native_coder()),
+            "native operators": asdict(native_operators()),
+            "native operators in ONNX Runtime": asdict(registered_operators()),
+            "CUDA operators": asdict(cuda_operators()),
+            "CUDA driver": asdict(cuda_driver()),
+        },
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of `PACKAGES`; None for what is not installed."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def backend(name: str) -> Component:
+    """Whether a backend can run here; of those outside the runtime, only what they need is looked for."""
+    needs = KNOWN.get(name, Needs())
+    points = list(metadata.entry_points(group=ENTRY_POINTS, name=name))
+    if name not in BUILT_IN and not points:
+        return Component(False, "this version of polc has no such backend")
+    missing = [package for package in needs.packages if _version(package) is None]
+    problem = f"{' and '.join(missing)} is not installed" if missing else needs.problem()
+    if problem:
+        return Component(False, problem, needs.install)
+    if name not in BUILT_IN:
+        return Component(True, points[0].value)
+    module = BUILT_IN[name].partition(":")[0]
+    try:
+        import_module(module)
+    except (BackendUnavailable, ImportError) as error:
+        return Component(False, first_line(error))
+    return Component(True, module)
+
+
+def native_coder() -> Component:
+    """The entropy coder in C++."""
+    try:
+        if rans.implementation() == "native":
+            return Component(True)
+    except PolcError as error:
+        return Component(False, str(error))
+    return (
+        Component(False, _NOT_BUILT, _BUILD) if rans.is_fallback() else Component(False, "POLC_CODER=python")
+    )
+
+
+def native_operators() -> Component:
+    """The library of native operators for processors."""
+    library = _op_library()
+    if library.path is None:
+        return Component(False, library.reason, "" if os.environ.get(VARIABLE) else _BUILD)
+    return Component(True, f"{library.path}, {library.isa}")
+
+
+def registered_operators() -> Component:
+    """Whether ONNX Runtime takes the native operators: it is made to."""
+    library = _op_library()
+    if not library.registers:
+        return Component(False, library.reason)
+    try:
+        import onnxruntime as ort
+
+        ort.SessionOptions().register_custom_ops_library(str(library.path))
+    except ImportError:
+        return Component(False, "onnxruntime is not installed", "pip install onnxruntime")
+    except Exception as error:  # onnxruntime's own classes share no public base
+        return Component(False, f"ONNX Runtime refuses them: {first_line(error)}")
+    return Component(True, f"onnxruntime {ort.__version__}")
+
+
+def cuda_operators() -> Component:
+    """The library of native operators for NVIDIA GPUs."""
+    for folder in polc_runtime.__path__:
+        for path in sorted(Path(folder).glob(CUDA_LIBRARY)):
+            return Component(True, str(path))
+    return Component(False, "the package was built without them (no CUDA compiler was usable)")
+
+
+def cuda_driver() -> Component:
+    """NVIDIA's driver, and the GPUs that it finds."""
+    for name in _CUDA_DRIVERS:
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+        if code:
+            return Component(False, f"NVIDIA's driver finds no GPU (CUDA error {code})")
+        return Component(True, f"{count.value} GPU{'' if count.value == 1 else 's'}")
+    return Component(False, "NVIDIA's driver is not installed")
+
+
+def _no_cuda_provider() -> str:
+    import onnxruntime as ort
+
+    if _CUDA_PROVIDER not in ort.get_available_providers():
+        return f"this ONNX Runtime has no {_CUDA_PROVIDER}"
+    return _no_gpu()
+
+
+def _no_gpu() -> str:
+    driver = cuda_driver()
+    return "" if driver.available else driver.detail
+
+
+def _op_library() -> OpLibrary:
+    """The library, or why there is none, whatever is wrong with it."""
+    try:
+        return find_op_library()
+    except BackendUnavailable as error:
+        return OpLibrary(None, str(error))
+
+
+def _backend_names() -> list[str]:
+    return list(dict.fromkeys([*KNOWN, *backend_names()]))
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+_NOT_BUILT = "the package was built without it (no C++ compiler was usable)"
+_BUILD = "install a C++ compiler, and polc again"
+
+KNOWN = {
+    "onnxruntime": Needs(),
+    "onnxruntime-cuda": Needs(
+        ("onnxruntime-gpu",), "pip uninstall onnxruntime && pip install onnxruntime-gpu", _no_cuda_provider
+    ),
+    "tensorrt": Needs(("tensorrt",), "pip install tensorrt", _no_gpu),
+    "torchscript": Needs(("torch",), "pip install 'polc[export]'"),
+    "torch": Needs(("torch",), "pip install 'polc[export]'"),
+}
+"""What the backends that polc knows of need; others come through entry points."""

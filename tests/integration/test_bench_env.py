@@ -1,0 +1,84 @@
+"""`polc-bench env`: what it finds, and why the rest is missing."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from polc_runtime.backends import backend_names
+from polc_runtime.backends.op_library import find_op_library
+from polc_runtime.bench.cli import main
+from polc_runtime.coding import rans
+
+
+@pytest.fixture
+def env(capsys):
+    """Runs `polc-bench env --json`; its document."""
+
+    def run():
+        assert main(["env", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_versions_are_those_installed(env):
+    versions = env()["versions"]
+    for name in ("polc", "numpy", "onnxruntime", "click", "pillow"):
+        assert versions[name] == metadata.version(name)
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert "tensorrt" in versions
+
+
+def test_every_backend_is_listed_with_a_reason_where_it_is_missing(env):
+    backends = env()["backends"]
+    assert {"onnxruntime", "onnxruntime-cuda", "tensorrt", "torchscript", "torch"} <= backends.keys()
+    assert set(backend_names()) <= backends.keys()
+    assert backends["onnxruntime"]["available"]
+    assert all(found["available"] or found["detail"] for found in backends.values())
+
+
+def test_libraries_are_those_that_load(env):
+    libraries, library = env()["libraries"], find_op_library()
+    assert libraries["native operators"]["available"] == (library.path is not None)
+    assert libraries["native operators in ONNX Runtime"]["available"] == library.registers
+    assert libraries["native coder"]["available"] == (rans.implementation() == "native")
+    assert all(found["available"] or found["detail"] for found in libraries.values())
+
+
+def test_operators_that_are_not_wanted_are_told(env, monkeypatch):
+    monkeypatch.setenv("POLC_OP_LIBRARY", "none")
+    for name in ("native operators", "native operators in ONNX Runtime"):
+        found = env()["libraries"][name]
+        assert not found["available"] and found["detail"] == "POLC_OP_LIBRARY=none"
+
+
+def test_a_library_that_does_not_load_is_no_failure(env, monkeypatch, tmp_path):
+    (tmp_path / "ops.so").write_bytes(b"no library")
+    monkeypatch.setenv("POLC_OP_LIBRARY", str(tmp_path / "ops.so"))
+    found = env()["libraries"]["native operators"]
+    assert not found["available"] and "does not load" in found["detail"]
+
+
+def test_the_chosen_coder_is_told(env, monkeypatch):
+    monkeypatch.setenv("POLC_CODER", "python")
+    found = env()["libraries"]["native coder"]
+    assert not found["available"] and "POLC_CODER" in found["detail"]
+
+
+def test_text_has_a_line_for_each(capsys):
+    assert main(["env"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("numpy", "onnxruntime", "onnxruntime-cuda", "native coder", "CUDA driver"):
+        assert any(line.strip().startswith(f"{name} ") for line in lines), name
+
+
+def test_torch_is_not_imported():
+    code = "import sys; from polc_runtime.bench.cli import main; main(['env']); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=dict(os.environ)
+    )
+    assert done.stdout.splitlines()[-1] == "False", done.stderr

@@ -1,0 +1,97 @@
+"""Times of stages: what spans count, and what their spread is."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from polc_runtime.bench.stopwatch import OTHER, Stopwatch, TimedBackend, lap, spread
+from polc_runtime.trace import listening, span
+
+
+def test_inner_spans_do_not_count_in_the_outer():
+    def work():
+        with span("outer"):
+            time.sleep(0.02)
+            for _ in range(2):
+                with span("inner"):
+                    time.sleep(0.03)
+            with span("inner"), span("innermost"):
+                time.sleep(0.04)
+        return "done"
+
+    found = lap(work)
+    assert found.result == "done" and list(found.stages) == ["outer", "inner", "innermost", OTHER]
+    assert found.stages["outer"] >= 0.02 and found.stages["inner"] >= 0.06
+    assert found.stages["innermost"] >= 0.04
+    assert sum(found.stages.values()) == pytest.approx(found.total)
+    assert found.total >= 0.12
+
+
+def test_a_span_that_fails_is_counted_and_the_error_goes_on():
+    watch = Stopwatch()
+    with listening(watch), pytest.raises(ValueError, match="broken"), span("outer"), span("inner"):
+        time.sleep(0.01)
+        raise ValueError("broken")
+    assert watch.seconds["inner"] >= 0.01 and watch.seconds["outer"] < watch.seconds["inner"]
+
+
+def test_spans_are_heard_in_the_listening_thread_alone():
+    watch = Stopwatch()
+
+    def elsewhere():
+        with span("elsewhere"):
+            pass
+
+    with listening(watch):
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        with span("here"):
+            pass
+    with span("afterwards"):
+        pass
+    assert list(watch.seconds) == ["here"]
+
+
+class Doubler:
+    """A backend of one graph that doubles its input."""
+
+    name = "doubler"
+
+    def run(self, graph, inputs):
+        return {"out": 2 * inputs["in"]}
+
+    def describe(self):
+        return {"name": self.name}
+
+    def close(self):
+        self.closed = True
+
+
+def test_timed_backend_runs_what_it_wraps_and_lists_its_calls():
+    inner = Doubler()
+    backend = TimedBackend(inner)
+    found = lap(lambda: backend.run("double", {"in": np.ones((2, 3), np.float32)}))
+    assert found.result["out"].tolist() == [[2, 2, 2], [2, 2, 2]]
+    assert list(found.stages) == ["double", OTHER]
+    assert backend.calls == [("double", {"in": (2, 3)})]
+    assert backend.name == "doubler" and backend.describe() == {"name": "doubler"}
+    backend.close()
+    assert inner.closed
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 100])
+def test_spread_is_numpys(count):
+    seconds = np.random.default_rng(count).gamma(2.0, 0.1, count)
+    found = spread(list(seconds))
+    assert found == pytest.approx(
+        {
+            "min": seconds.min(),
+            "median": np.median(seconds),
+            "mean": seconds.mean(),
+            "p90": np.percentile(seconds, 90),
+            "p99": np.percentile(seconds, 99),
+        }
+    )
