@@ -56,7 +56,8 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The dimensions as JSON-able data."""
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self).items()
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelConfig:

@@ -26,6 +26,13 @@ EXACT_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
 For the same reason these graphs run without the native operators.
 """
 
+STOP_SPINNING = "session.force_spinning_stop"
+"""Threads wait busily for the next operator, but asleep for the next run.
+
+Each graph is a session with threads of its own, which would otherwise keep the cores from the graph that runs
+after it.
+"""
+
 KEPT_PIXELS = 1 << 20
 """A run on larger images than this, all together, gives the memory that it worked in back to the system.
 
@@ -101,6 +108,7 @@ class OnnxRuntimeBackend:
         graph = self.bundle.manifest.graph(name, self.options.precision)
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry(STOP_SPINNING, "1")
         if self.options.threads is not None:
             options.intra_op_num_threads = self.options.threads
         if graph.exact:
