@@ -139,9 +139,11 @@ def _export(
     if stage1 is None and not stage2 and bundle is None:
         raise UsageError("nothing to export: pass --stage1 CKPT or --stage2 CKPT")
     from .export import export_bundle
+    from .interrupts import remembered
     from .tasks import Stage2
 
     def report(line: str) -> None:
+        check_interrupt()
         if not as_json and line.startswith(("ok ", "FAIL")):
             click.echo(line)
         else:
@@ -149,7 +151,8 @@ def _export(
 
     started = time.perf_counter()
     sources = [Stage2(path, name) for name, path in stage2]
-    result = export_bundle(stage1, out, _options(**options), report, stage2=sources, bundle=bundle)
+    with remembered() as check_interrupt:
+        result = export_bundle(stage1, out, _options(**options), report, stage2=sources, bundle=bundle)
     seconds = time.perf_counter() - started
     facts = result.bundle.describe()
     if as_json:

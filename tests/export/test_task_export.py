@@ -39,7 +39,7 @@ def test_each_task_gets_a_marked_line_a_check(task_export):
                 in checks
             )
         assert any(line.startswith(f"ok   task_{task}.logits in a batch: ") for line in checks)
-    assert lines[-1].startswith(f"{bundle}: 16 graphs") and "task convnext, task scenes-1" in lines[-1]
+    assert lines[-1].startswith(f"{bundle}: 17 graphs") and "task convnext, task scenes-1" in lines[-1]
     recorded = {check["name"]: check for check in manifest_of(bundle)["validation"]}
     assert all(check["passed"] for check in recorded.values())
     assert {"analysis.y", "task_convnext.logits", "pixels_scenes-1.logits"} <= recorded.keys()

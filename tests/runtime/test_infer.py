@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from polc import load_checkpoint
 from polc_runtime import Bundle, BundleError, Codec, ImageError, UsageError
+from polc_runtime.backends.op_library import find_op_library
 from polc_runtime.bundle import Preprocessing, SizeRule
 from polc_runtime.classmap import class_map, encode_map, overlay, palette, regions
 from polc_runtime.errors import BitstreamError
@@ -59,7 +60,10 @@ def with_task(codec, name, **changes):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_logits_are_the_graphs_and_the_models_own(codec, files, models, task_bundle, task):
-    session = ort.InferenceSession(task_bundle / f"graphs/task_{task}.onnx")
+    options, operators = ort.SessionOptions(), find_op_library()
+    if operators.registers:
+        options.register_custom_ops_library(str(operators.path))
+    session = ort.InferenceSession(task_bundle / f"graphs/task_{task}.onnx", options)
     for data in files[:2]:
         header = codec.header(data)
         feeds = {"y_hat": codec.latent(data)[None], "quality": np.array([header.quality], np.float32)}

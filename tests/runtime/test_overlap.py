@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from polc_runtime.cli.console import name_program
 from polc_runtime.cli.options import Reporting
 from polc_runtime.cli.overlap import AT_ONCE, SIDE_BY_SIDE, in_order
 from polc_runtime.cli.runner import run
@@ -235,6 +236,7 @@ def test_stopping_leaves_a_job_behind_that_waits_for_its_input(tmp_path):
 
 
 def test_warnings_of_jobs_that_run_at_once_are_told_apart(capsys):
+    name_program("test")
     both = threading.Barrier(2)
 
     def work(job, turn):
@@ -252,8 +254,8 @@ def test_warnings_of_jobs_that_run_at_once_are_told_apart(capsys):
     expected = {letter: [f"{letter} {number}" for number in range(50)] for letter in "ab"}
     assert {"a": first["warnings"], "b": second["warnings"]} == expected
     assert printed.err.splitlines() == [
-        *(f"polc: warning: {letter}: {text}" for letter in "ab" for text in expected[letter]),
-        "polc: error: b: failed",
+        *(f"test: warning: {letter}: {text}" for letter in "ab" for text in expected[letter]),
+        "test: error: b: failed",
     ]
 
 
