@@ -12,7 +12,7 @@ import pytest
 
 from polc_runtime.cli.console import name_program
 from polc_runtime.cli.options import Reporting
-from polc_runtime.cli.overlap import AT_ONCE, SIDE_BY_SIDE, in_order
+from polc_runtime.cli.overlap import AT_ONCE, in_order
 from polc_runtime.cli.runner import run
 from polc_runtime.errors import CodecMismatchWarning, PolcError
 from polc_runtime.files import Job, Source, Target
@@ -48,12 +48,10 @@ class Meeting:
             self.inside -= 1
 
 
-def test_networks_of_small_images_run_side_by_side_and_results_keep_the_order_of_the_jobs():
-    both, second_is_done = threading.Barrier(2), threading.Event()
+def test_results_keep_the_order_of_the_jobs():
+    second_is_done = threading.Event()
 
     def do(job, turn):
-        with turn.networks(SIDE_BY_SIDE // 2):
-            both.wait(PATIENCE)
         if name(job) == "a":
             assert second_is_done.wait(PATIENCE)
         else:
@@ -63,13 +61,13 @@ def test_networks_of_small_images_run_side_by_side_and_results_keep_the_order_of
     assert list(in_order(jobs_named("a", "b"), do)) == ["a", "b"]
 
 
-def test_the_next_job_reads_while_the_networks_of_a_large_image_run():
+def test_the_next_job_reads_while_the_networks_of_the_one_before_run():
     next_has_read = threading.Event()
 
     def do(job, turn):
         if name(job) == "b":
             next_has_read.set()
-        with turn.networks(100 * SIDE_BY_SIDE):
+        with turn.networks():
             return next_has_read.wait(PATIENCE)
 
     assert list(in_order(jobs_named("a", "b"), do)) == [True, True]
@@ -79,7 +77,7 @@ def test_the_job_before_writes_while_the_networks_of_the_next_run():
     next_computes = threading.Event()
 
     def do(job, turn):
-        with turn.networks(100 * SIDE_BY_SIDE):
+        with turn.networks():
             if name(job) == "b":
                 next_computes.set()
         return next_computes.wait(PATIENCE)
@@ -87,17 +85,14 @@ def test_the_job_before_writes_while_the_networks_of_the_next_run():
     assert list(in_order(jobs_named("a", "b"), do)) == [True, True]
 
 
-@pytest.mark.parametrize(
-    ("pixels", "side_by_side"), [(SIDE_BY_SIDE // 2 + 1, SIDE_BY_SIDE), (10**8, SIDE_BY_SIDE), (1, 1)]
-)
-def test_networks_that_have_no_room_together_run_one_after_another(pixels, side_by_side):
+def test_networks_run_for_one_job_at_a_time():
     networks = Meeting()
 
     def do(job, turn):
-        with turn.networks(pixels), networks:
+        with turn.networks(), networks:
             time.sleep(0.01)
 
-    list(in_order(jobs_named(*"abcdef"), do, side_by_side))
+    list(in_order(jobs_named(*"abcdef"), do))
     assert networks.most == 1
 
 
@@ -107,7 +102,7 @@ def test_only_so_many_jobs_are_under_way_at_once():
     def do(job, turn):
         with jobs:
             time.sleep(0.005)
-            with turn.networks(1):
+            with turn.networks():
                 time.sleep(0.005)
 
     list(in_order(jobs_named(*map(str, range(30))), do))
@@ -116,7 +111,7 @@ def test_only_so_many_jobs_are_under_way_at_once():
 
 def test_a_single_job_is_done_on_the_calling_thread():
     def do(job, turn):
-        with turn.networks(10**8):
+        with turn.networks():
             return threading.current_thread(), threading.active_count()
 
     assert list(in_order(jobs_named("a"), do)) == [(threading.current_thread(), threading.active_count())]
@@ -129,7 +124,7 @@ def test_the_clock_stands_still_while_another_jobs_networks_are_waited_for():
         if name(job) == "b":
             next_arrives.set()
         clock, real = turn.clock(), time.perf_counter()
-        with turn.networks(SIDE_BY_SIDE):
+        with turn.networks():
             next_arrives.wait(PATIENCE)
             time.sleep(0.3 if name(job) == "a" else 0)
         return turn.clock() - clock, time.perf_counter() - real
@@ -157,7 +152,7 @@ def test_an_error_that_is_no_result_is_raised_in_its_turn_and_stops_the_rest():
 
 def test_every_thread_has_ended_when_the_last_result_is_there():
     def do(job, turn):
-        with turn.networks(1):
+        with turn.networks():
             return threading.current_thread().name
 
     assert len(list(in_order(jobs_named(*"abcd"), do))) == 4
@@ -171,7 +166,7 @@ def test_stopping_ends_the_job_that_computes_and_begins_no_other():
         begun.append(name(job))
         if name(job) == "a":
             return
-        with turn.networks(SIDE_BY_SIDE):
+        with turn.networks():
             computes.set()
             while True:
                 try:
@@ -192,7 +187,7 @@ def test_stopping_lets_a_file_that_is_being_written_become_whole(tmp_path):
     data, got, part_is_read = os.urandom(10**6), [], threading.Event()
 
     def do(job, turn):
-        with turn.networks(1):
+        with turn.networks():
             pass
         if name(job) == "b":
             turn.write(Target(tmp_path / "pipe"), data, True)
@@ -221,7 +216,7 @@ def test_stopping_leaves_a_job_behind_that_waits_for_its_input(tmp_path):
     def do(job, turn):
         if name(job) == "b":
             Source(tmp_path / "pipe", Path()).read()
-            with turn.networks(1):
+            with turn.networks():
                 after.append("networks")
         return name(job)
 

@@ -242,7 +242,7 @@ def _compress_one(codec: Codec, coder: Coder, task: Task | None, force: bool, jo
         pixels, changes = _prepared(pixels, task)
         notices += changes
     height, width = pixels.shape[:2]
-    with turn.networks(width * height):
+    with turn.networks():
         quality, data = coder(codec, pixels)
     turn.write(target, data, force)
     facts = coded_facts(width, height, quality, data)
@@ -270,7 +270,7 @@ def _decompress_one(codec: Codec, suffixes: dict[Job, str], force: bool, job: Jo
     target.check(force)
     data = job.source.read(DEFAULT_LIMITS.max_bytes)
     facts = header_facts(data)
-    with turn.networks(facts["width"] * facts["height"]):
+    with turn.networks():
         pixels = codec.decompress(data)
     image = encode_image(pixels, suffixes[job])
     turn.write(target, image, force)
@@ -281,7 +281,7 @@ def _decompress_one(codec: Codec, suffixes: dict[Job, str], force: bool, job: Jo
 def _verify_one(codec: Codec, job: Job, turn: Turn) -> Facts:
     data = job.source.read(DEFAULT_LIMITS.max_bytes)
     facts = header_facts(data)
-    with turn.networks(facts["width"] * facts["height"]):
+    with turn.networks():
         codec.verify(data)
     return {**facts, "sha256": hashlib.sha256(data).hexdigest()}
 

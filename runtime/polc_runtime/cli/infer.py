@@ -188,7 +188,7 @@ def _infer_one(codec: Codec, request: Request, job: Job, turn: Turn) -> Facts:
         each.overlay.check(request.force)
     data = job.source.read(DEFAULT_LIMITS.max_bytes)
     facts = header_facts(data)
-    with turn.networks(facts["width"] * facts["height"]):
+    with turn.networks():
         decoded = codec.decode(data)
         image = codec.synthesise(decoded) if request.via_pixels or pictures else None
         seen = [_seen(codec, task, decoded, image, request) for task in request.tasks]

@@ -11,7 +11,6 @@ from ..files import STANDARD, Job, Source, Target, plan
 from ..limits import DEFAULT_LIMITS
 from .console import say
 from .options import CodecChoice, Output, Reporting
-from .overlap import SIDE_BY_SIDE
 from .runner import Facts, Work, run
 
 if TYPE_CHECKING:
@@ -48,12 +47,11 @@ def run_coding(
     choice: CodecChoice,
     show: Callable[[Facts], str] | None = None,
 ) -> int:
-    """`runner.run` with a codec; under `--threads`, a limit, networks run for one image at a time."""
+    """`runner.run` with a codec, which `-v` describes first."""
     if reporting.verbose:
         runs = codec.backend.describe().items()
         say(", ".join(f"{key} {value}" for key, value in runs if value is not None))
-    side_by_side = SIDE_BY_SIDE if choice.threads is None else 1
-    return run(command, jobs, work, reporting, show, about_codec(codec, choice), side_by_side)
+    return run(command, jobs, work, reporting, show, about_codec(codec, choice))
 
 
 def target_of(job: Job) -> Target:

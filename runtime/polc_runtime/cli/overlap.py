@@ -17,11 +17,10 @@ from ..files import Job, Target
 R = TypeVar("R")
 
 AT_ONCE = 2
-"""Jobs under way at once, so the most images in memory, however many there are to do."""
+"""Jobs under way at once, so the most images in memory, however many there are to do.
 
-SIDE_BY_SIDE = 2**21
-"""Most pixels of the images whose networks run at once: together they need no more memory than one image of
-full HD. The networks of a larger image run alone; they fill the cores, which those of small ones do not."""
+The networks of one of them run at a time: they fill the cores, and two side by side take longer.
+"""
 
 
 class Stage(Enum):
@@ -42,8 +41,8 @@ class Turn:
     _waited = 0.0
 
     @contextmanager
-    def networks(self, pixels: int) -> Iterator[None]:
-        """Inside, the job may run networks on an image of `pixels` pixels. Before, it only reads."""
+    def networks(self) -> Iterator[None]:
+        """Inside, the job may run networks, and no other job does. Before, it only reads."""
         yield
 
     def write(self, target: Target, data: bytes, force: bool) -> None:
@@ -55,9 +54,7 @@ class Turn:
         return time.perf_counter() - self._waited
 
 
-def in_order(
-    jobs: Sequence[Job], do: Callable[[Job, Turn], R], side_by_side: int = SIDE_BY_SIDE
-) -> Generator[R, None, None]:
+def in_order(jobs: Sequence[Job], do: Callable[[Job, Turn], R]) -> Generator[R, None, None]:
     """Results of `do` for every job, in order; up to `AT_ONCE` of several jobs are under way at once.
 
     Each job is done on one thread; a single job on the calling one. Closing the iterator, or an exception in
@@ -66,7 +63,6 @@ def in_order(
     Args:
         jobs: what to do.
         do: does one of them.
-        side_by_side: most pixels of images whose networks run at once; 1 for one image at a time.
 
     Raises:
         BaseException: what `do` raises for the job whose turn it is.
@@ -74,7 +70,7 @@ def in_order(
     if len(jobs) < 2:
         yield from (do(job, Turn()) for job in jobs)
         return
-    crew = _Crew(jobs, do, side_by_side)
+    crew = _Crew(jobs, do)
     try:
         crew.start()
         for result in crew.results:
@@ -84,13 +80,12 @@ def in_order(
 
 
 class _Crew(Generic[R]):
-    """The threads, and the room for networks that they share."""
+    """The threads, one of which may run networks."""
 
-    def __init__(self, jobs: Sequence[Job], do: Callable[[Job, Turn], R], room: int) -> None:
+    def __init__(self, jobs: Sequence[Job], do: Callable[[Job, Turn], R]) -> None:
         self.results: list[Future[R]] = [Future() for _ in jobs]
-        self.room = room
         self._do = do
-        self._free = room
+        self._free = True
         self._stopped = False
         self._left: SimpleQueue[tuple[Job, Future[R]]] = SimpleQueue()
         for entry in zip(jobs, self.results, strict=True):
@@ -104,16 +99,16 @@ class _Crew(Generic[R]):
         for thread, _ in self._members:
             thread.start()
 
-    def take(self, room: int) -> None:
-        """Waits until there is so much room for networks."""
+    def take_networks(self) -> None:
+        """Waits until no other job runs networks."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._free >= room)
-            self._free -= room
+            self._changed.wait_for(lambda: self._stopped or self._free)
+            self._free = False
 
-    def give_back(self, room: int) -> None:
-        """Makes room for another job's networks."""
+    def leave_networks(self) -> None:
+        """Lets another job run networks."""
         with self._lock:
-            self._free += room
+            self._free = True
             self._changed.notify_all()
 
     def move(self, turn: _SharedTurn, stage: Stage) -> None:
@@ -160,16 +155,15 @@ class _SharedTurn(Turn):
         self._crew = crew
 
     @contextmanager
-    def networks(self, pixels: int) -> Iterator[None]:
-        room = min(pixels, self._crew.room)
+    def networks(self) -> Iterator[None]:
         started = time.perf_counter()
-        self._crew.take(room)
+        self._crew.take_networks()
         self._waited += time.perf_counter() - started
         self._crew.move(self, Stage.WORKING)
         try:
             yield
         finally:
-            self._crew.give_back(room)
+            self._crew.leave_networks()
 
     def write(self, target: Target, data: bytes, force: bool) -> None:
         self._crew.move(self, Stage.WRITING)

@@ -16,7 +16,7 @@ from ..errors import PolcError
 from ..files import STANDARD, Job, explain
 from .console import bar_wanted, fail, printable, progress, say
 from .options import Reporting
-from .overlap import SIDE_BY_SIDE, Turn, in_order
+from .overlap import Turn, in_order
 
 Facts = dict[str, Any]
 
@@ -47,7 +47,6 @@ def run(
     reporting: Reporting,
     show: Callable[[Facts], str] | None = None,
     about: Facts | None = None,
-    side_by_side: int = SIDE_BY_SIDE,
 ) -> int:
     """Does `work` for every job, successive ones overlapping; one that fails does not stop the others.
 
@@ -63,7 +62,6 @@ def run(
         reporting: what to print.
         show: gives the text on standard output for a result that is fine, unless JSON goes there.
         about: what the JSON document says of the run as a whole.
-        side_by_side: most pixels of images whose networks run at once; 1 for one image at a time.
 
     Returns:
         The exit code: 0, or 2 if a job failed.
@@ -71,7 +69,7 @@ def run(
     prints_lines = reporting.verbose or (show is not None and not reporting.as_json)
     with_bar = bar_wanted(len(jobs), prints_lines)
     results = []
-    outcomes = in_order(jobs, partial(_attempt, work), side_by_side)
+    outcomes = in_order(jobs, partial(_attempt, work))
     with _warnings_kept_by_job(), closing(outcomes), progress(jobs, command, with_bar) as items:
         for job, result in zip(items, outcomes, strict=True):
             results.append(result)
