@@ -1,11 +1,14 @@
 """The rate of matrix products, and the model that ONNX Runtime multiplies with."""
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 
-from polc_runtime.bench import memory, sgemm
+from polc_runtime.bench import sgemm
 
 
 def test_model_is_whole_and_multiplies():
@@ -35,13 +38,19 @@ def test_limit_is_the_largest_median_of_all_products(monkeypatch):
     assert found["best_gflops"] == pytest.approx(max(map(max, rates.rates.values())) / 1e9)
 
 
-def test_peak_is_at_least_what_was_held():
-    before = memory.resident_bytes()
-    if before is None:
-        pytest.skip("this system does not tell the resident memory")
-    reset = memory.reset_peak()
+PEAK = """
+import numpy as np
+from polc_runtime.bench import memory
+before, reset = memory.resident_bytes(), memory.reset_peak()
+if before is not None:
     held = np.ones(1 << 23)
     assert memory.peak_bytes() >= before + held.nbytes // 2
     del held
-    if reset:
-        assert memory.reset_peak() and memory.peak_bytes() < before + (48 << 20)
+    assert not reset or (memory.reset_peak() and memory.peak_bytes() < before + (48 << 20))
+"""
+
+
+def test_peak_is_at_least_what_was_held():
+    # In a process of its own: from one with much idle memory the system may take as much back meanwhile.
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
