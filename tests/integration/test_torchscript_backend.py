@@ -13,7 +13,9 @@ import torch
 from polc import load_checkpoint
 from polc.graphs import codec_graphs
 from polc.torchscript_backend import TorchScriptBackend
+from polc_export.checks import sample_photo
 from polc_export.cli import main as export
+from polc_export.validate import CASES, validate
 from polc_export.writer import add_torchscript, copy_bundle
 from polc_runtime import BackendUnavailable, Bundle, BundleError, Codec
 from polc_runtime.backends import BackendOptions
@@ -100,6 +102,16 @@ def test_wrong_shapes_are_one_line(backend):
     with pytest.raises(BundleError, match="TorchScript failed in the graph context_0: ") as caught:
         backend.run("context_0", {"params": np.zeros((1, 3, 4, 4), np.float32)})
     assert "\n" not in str(caught.value)
+
+
+def test_other_weights_than_the_bundles_fail_the_validation(backend, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr("polc_export.validate.CASES", CASES[:2])
+    model = load_checkpoint(tiny_checkpoint).codec
+    with torch.no_grad():
+        model.g_s[3].conv.bias[1] += 1e-3
+    checks = validate(backend.bundle, model, sample_photo(), backend=backend)
+    assert all(name.startswith("torchscript ") for name in checks) and len(checks) > 20
+    assert [check.name for check in checks.values() if not check.passed] == ["torchscript synthesis.image"]
 
 
 def test_a_bundle_alone_cannot_be_traced(tiny_bundle, capsys):
