@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib.cbook
 import numpy as np
 
-from polc_runtime.backends import FloatArray
+from polc_runtime.backends import Backend, FloatArray
 from polc_runtime.errors import ExportError
 from polc_runtime.images import Pixels, read_image
 
@@ -72,14 +72,24 @@ class Agreement(Check):
 
 
 class Checks(dict[str, Check]):
-    """Checks by name, made when they are first added to."""
+    """Checks by name, made when they are first added to.
+
+    Args:
+        prefix: put before every name.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__()
+        self.prefix = prefix
 
     def add(self, name: str, error: float, limit: float = TOLERANCE, unit: str = "std") -> None:
         """Takes one comparison into account."""
+        name = self.prefix + name
         self.setdefault(name, Check(name, limit, unit)).add(error)
 
     def add_agreement(self, name: str, differing: float) -> None:
         """Takes one comparison of predictions into account, none of which may differ."""
+        name = self.prefix + name
         self.setdefault(name, Agreement(name, 0.0, "of all differ")).add(differing)
 
     def require(self) -> tuple[Check, ...]:
@@ -91,6 +101,11 @@ class Checks(dict[str, Check]):
         if failed := [check.line() for check in self.values() if not check.passed]:
             raise ExportError(f"the bundle is not equal to the model: {'; '.join(failed)}")
         return tuple(self.values())
+
+
+def named_checks(backend: Backend | None) -> Checks:
+    """No checks yet; their names will begin with the backend's, unless it is None: ONNX Runtime."""
+    return Checks() if backend is None else Checks(f"{backend.name} ")
 
 
 def sample_photo(path: Path | None = None) -> Pixels:

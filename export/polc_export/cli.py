@@ -20,7 +20,7 @@ from .opsets import DEFAULT_OPSET, OPSETS
 if TYPE_CHECKING:
     from .export import ExportOptions
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "torchscript")
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})=(.+)")
 
 
@@ -48,6 +48,7 @@ Examples:
   polc-export --stage1 polc.pth.tar
   polc-export --stage1 polc.pth.tar --out polc.bundle --photo holiday.jpg --force
   polc-export --stage1 model.safetensors --out model.bundle --json > report.json
+  polc-export --stage1 model.safetensors --format torchscript
   polc-export --stage2 convnext.pth.tar --stage2 scenes=pspnet.pth.tar --with-pixels
   polc-export --bundle polc.bundle --stage2 pets=deit.safetensors --labels pets.txt --force
   polc-export convert polc.pth.tar polc.safetensors""",
@@ -94,9 +95,7 @@ Examples:
     "formats",
     type=click.Choice(FORMATS),
     multiple=True,
-    default=("onnx",),
-    show_default=True,
-    help="What to write; onnx is always written.",
+    help="What to write besides onnx, which is always written: torchscript, for libtorch. Repeatable.",
 )
 @click.option("--name", help="What the bundle calls the model. Default: the checkpoint's file name.")
 @click.option(
@@ -184,7 +183,8 @@ def _options(
     files = dict(labels)
     if len(files) < len(labels):
         raise UsageError("--labels is given twice for one task")
-    return ExportOptions(opset, not no_validate, photo, name, force, TaskOptions(family, files, with_pixels))
+    tasks = TaskOptions(family, files, with_pixels)
+    return ExportOptions(opset, not no_validate, photo, name, force, tasks, "torchscript" in formats)
 
 
 @_group.command(

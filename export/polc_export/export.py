@@ -6,17 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polc import Checkpoint, codec_id, load_checkpoint
+from polc import Checkpoint, Codec, codec_id, load_checkpoint
+from polc.graphs import codec_graphs
+from polc.torchscript_backend import TorchScriptBackend
 from polc_runtime import Bundle
+from polc_runtime.backends import BackendOptions
 from polc_runtime.bundle import Manifest
 from polc_runtime.errors import UsageError
+from polc_runtime.images import Pixels
 
 from .checks import Check, Checks, Report, sample_photo
 from .opsets import DEFAULT_OPSET
-from .tasks import Stage2, TaskOptions, load_stage2, task_exports
+from .tasks import Stage2, TaskExport, TaskOptions, load_stage2, task_exports
 from .validate import validate
 from .validate_tasks import validate_tasks
-from .writer import add_tasks, appearing, check_target, copy_bundle, write_bundle, write_manifest
+from .writer import (
+    add_tasks,
+    add_torchscript,
+    appearing,
+    check_target,
+    copy_bundle,
+    write_bundle,
+    write_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class ExportOptions:
         name: of the model; None for the checkpoint's file name, or the name of the bundle that is added to.
         force: whether an existing bundle is replaced.
         tasks: how tasks are exported.
+        torchscript: whether every graph is traced for TorchScript too.
     """
 
     opset: int = DEFAULT_OPSET
@@ -38,6 +51,7 @@ class ExportOptions:
     name: str | None = None
     force: bool = False
     tasks: TaskOptions = TaskOptions()
+    torchscript: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,7 @@ def export_bundle(
         ExportError: a graph cannot be exported or a check fails; nothing is left behind.
     """
     options = options or ExportOptions()
-    _check_arguments(stage1, stage2, bundle, options.tasks)
+    _check_arguments(stage1, stage2, bundle, options)
     out = out or bundle or default_bundle_path(stage1 or stage2[0].path)
     check_target(out, options.force)
     photo = sample_photo(options.photo) if options.validate else None
@@ -109,23 +123,34 @@ def export_bundle(
     with appearing(out, options.force) as folder:
         manifest = _start(folder, base, checkpoint, options, report)
         manifest = add_tasks(folder, manifest, tasks, options.opset, report)
+        if options.torchscript:
+            specs = [codec_graphs(checkpoint.codec), *(task.specs() for task in tasks)]
+            graphs = [spec for group in specs for spec in group.values()]
+            manifest = add_torchscript(folder, manifest, graphs, report)
         if photo is not None:
             made = Bundle(folder, manifest)
             checks = () if base else _passed(validate(made, checkpoint.codec, photo, report), report)
             checks += _passed(validate_tasks(made, checkpoint.codec, tasks, photo, report), report)
+            if options.torchscript:
+                checks += _validate_torchscript(made, checkpoint.codec, tasks, photo, report)
             write_manifest(folder, manifest, checks)
     return ExportResult(Bundle.load(out), checks)
 
 
 def _check_arguments(
-    stage1: Path | None, stage2: Sequence[Stage2], bundle: Path | None, options: TaskOptions
+    stage1: Path | None, stage2: Sequence[Stage2], bundle: Path | None, options: ExportOptions
 ) -> None:
     if stage1 is None and not stage2:
+        if bundle is not None and options.torchscript:
+            raise UsageError(
+                "--format torchscript traces the PyTorch model, which a bundle does not hold; pass "
+                "--stage1 CKPT in place of --bundle, or --stage2 CKPT too"
+            )
         needed = "--stage1 CKPT or --stage2 CKPT" if bundle is None else "--stage2 CKPT to add to the bundle"
         raise UsageError(f"nothing to export: pass {needed}")
     if stage1 is not None and bundle is not None:
         raise UsageError("--stage1 and --bundle both bring a codec; pass one of them")
-    if options != TaskOptions() and not stage2:
+    if options.tasks != TaskOptions() and not stage2:
         raise UsageError("--family, --labels and --with-pixels are about tasks; pass --stage2 CKPT too")
 
 
@@ -143,6 +168,15 @@ def _start(
     name = options.name or model_name(checkpoint.path)
     notes = tuple(checkpoint.metadata.get("notes", ()))
     return write_bundle(folder, checkpoint.codec, tables, name, options.opset, notes, report)
+
+
+def _validate_torchscript(
+    made: Bundle, codec: Codec, tasks: Sequence[TaskExport], photo: Pixels, report: Report
+) -> tuple[Check, ...]:
+    """The same checks, of the TorchScript files."""
+    backend = TorchScriptBackend(made, BackendOptions())
+    checks = _passed(validate(made, codec, photo, report, backend), report)
+    return checks + _passed(validate_tasks(made, codec, tasks, photo, report, backend), report)
 
 
 def _passed(checks: Checks, report: Report) -> tuple[Check, ...]:

@@ -42,13 +42,12 @@ def export_graph(spec: GraphSpec, opset: int, metadata: Mapping[str, str]) -> on
     register_schema()
     units = {name: Dim(name, max=1 << 12) for name in EXAMPLE_SIZES}
     shapes = tuple(_dynamic_axes(axes, units) for axes in spec.inputs.values())
-    example = tuple(_example(name, axes) for name, axes in spec.inputs.items())
     set_attention_kernel(spec.module, "operator")
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 spec.module.eval(),
-                example,
+                example_inputs(spec),
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(spec.inputs),
@@ -65,6 +64,11 @@ def export_graph(spec: GraphSpec, opset: int, metadata: Mapping[str, str]) -> on
     model = program.model_proto
     _tidy(model, spec, metadata)
     return add_attention_function(model)
+
+
+def example_inputs(spec: GraphSpec) -> tuple[torch.Tensor, ...]:
+    """Inputs to trace a graph with, of `EXAMPLE_SIZES`."""
+    return tuple(_example(name, axes) for name, axes in spec.inputs.items())
 
 
 def _attention_node(q: Any, k: Any, v: Any, rpb: Any, kernel_size: int, scale: float) -> Any:

@@ -16,7 +16,7 @@ from polc_runtime.coding.tables import EntropyTables
 from polc_runtime.images import Pixels, from_tensor, to_tensor
 from polc_runtime.latent import quantize
 
-from .checks import Checks, Report, crop, relative_error
+from .checks import Checks, Report, crop, named_checks, relative_error
 
 SYMBOL_TOLERANCE = 2e-4
 """Largest share of symbols, and of table rows, that may differ: values that lie on a boundary."""
@@ -61,10 +61,15 @@ def run_graphs(
 
 
 def compare_graphs(
-    reference: Backend, tested: Backend, tables: EntropyTables, channels: int, photo: Pixels, report: Report
-) -> Checks:
+    checks: Checks,
+    reference: Backend,
+    tested: Backend,
+    tables: EntropyTables,
+    channels: int,
+    photo: Pixels,
+    report: Report,
+) -> None:
     """Feeds every graph of `tested` what `reference` had, and compares the outputs."""
-    checks = Checks()
     steps = {f"context_{step.index}": step for step in schedule(channels)}
     for height, width, quality in CASES:
         report(f"comparing {width}x{height} at quality {quality:g}")
@@ -78,7 +83,6 @@ def compare_graphs(
             if run.graph in steps:
                 values = gather(y[0], steps[run.graph])
                 _compare_symbols(checks, tables, values, found, run.outputs)
-    return checks
 
 
 def _compare_symbols(
@@ -126,7 +130,13 @@ def check_round_trip(checks: Checks, codec: Codec, photo: Pixels) -> None:
         checks.add("decoded pixels that differ from the encoder's", wrong, 0, "pixels")
 
 
-def validate(bundle: Bundle, model: polc.Codec, photo: Pixels, report: Report = lambda line: None) -> Checks:
+def validate(
+    bundle: Bundle,
+    model: polc.Codec,
+    photo: Pixels,
+    report: Report = lambda line: None,
+    backend: Backend | None = None,
+) -> Checks:
     """Every check of a bundle against the PyTorch model it was made from.
 
     Args:
@@ -134,10 +144,12 @@ def validate(bundle: Bundle, model: polc.Codec, photo: Pixels, report: Report = 
         model: the model.
         photo: uint8 [H,W,3].
         report: called with a line for each case begun.
+        backend: what runs the bundle's graphs, named in the checks; None for ONNX Runtime.
     """
-    with Codec(bundle) as codec:
+    checks = named_checks(backend)
+    with Codec(bundle, backend or "onnxruntime") as codec:
         tables, channels = codec.latent_coder.tables, codec.latent_coder.channels
-        checks = compare_graphs(TorchBackend(model), codec.backend, tables, channels, photo, report)
+        compare_graphs(checks, TorchBackend(model), codec.backend, tables, channels, photo, report)
         report("comparing batches and whole files")
         check_batches(checks, codec.backend, photo)
         check_round_trip(checks, codec, photo)

@@ -18,7 +18,7 @@ from polc_runtime.predict import check_size
 from polc_runtime.preprocess import normalise
 from polc_runtime.sizes import LATENT_STRIDE, PAD_LEAST, PAD_MULTIPLE
 
-from .checks import TOLERANCE, Checks, Report, crop, relative_error
+from .checks import TOLERANCE, Checks, Report, crop, named_checks, relative_error
 from .tasks import TaskExport
 
 CASES = ((256, 256, 1.0), (256, 256, 8.0), (192, 320, 3.0), (320, 192, 5.5))
@@ -31,6 +31,7 @@ def validate_tasks(
     tasks: Sequence[TaskExport],
     photo: Pixels,
     report: Report = lambda line: None,
+    backend: Backend | None = None,
 ) -> Checks:
     """Every check of tasks against the PyTorch models they were made from.
 
@@ -40,13 +41,14 @@ def validate_tasks(
         tasks: the tasks.
         photo: uint8 [H,W,3].
         report: called with a line for each task begun.
+        backend: what runs the bundle's graphs, named in the checks; None for ONNX Runtime.
 
     Raises:
         UsageError: a task reads latents that no image is coded to.
     """
-    checks = Checks()
+    checks = named_checks(backend)
     coded: dict[tuple[int, int, float], Decoded] = {}
-    with Codec(bundle) as codec:
+    with Codec(bundle, backend or "onnxruntime") as codec:
         for task in tasks:
             report(f"comparing the task {task.entry.name}")
             latents = []

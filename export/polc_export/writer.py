@@ -18,7 +18,7 @@ import onnx
 
 from polc import Codec, codec_id, fingerprint
 from polc.graphs import GraphSpec, codec_graphs
-from polc_runtime.bundle import Bundle, GraphFile, Manifest
+from polc_runtime.bundle import FORMATS, TORCHSCRIPT, Bundle, GraphFile, Manifest, StoredFile
 from polc_runtime.coding.tables import EntropyTables
 from polc_runtime.errors import ExportError
 
@@ -26,6 +26,7 @@ from .checks import Check, Report
 from .onnx_graph import export_graph
 from .opsets import DEFAULT_OPSET
 from .tasks import TaskExport
+from .torchscript import write_torchscript
 
 TOOLS = ("polc", "torch", "onnx", "onnxscript", "onnxruntime", "compressai", "numpy", "timm")
 ENTROPY_FILE = "entropy.npz"
@@ -81,7 +82,7 @@ def copy_bundle(folder: Path, bundle: Bundle) -> Manifest:
     """
     (folder / GRAPHS).mkdir()
     manifest = replace(bundle.manifest, tools=_tools())
-    files = {graph.file: graph.sha256 for graph in manifest.graphs}
+    files = {stored.file: stored.sha256 for graph in manifest.graphs for stored in graph.files()}
     for file, sha256 in {**files, manifest.entropy_file: manifest.entropy_sha256}.items():
         (folder / file).write_bytes(bundle.read(file, sha256))
     write_manifest(folder, manifest)
@@ -110,6 +111,40 @@ def add_tasks(
     for task in tasks:
         manifest = _add_graphs(folder, manifest, task.specs().values(), opset, report)
         manifest = replace(manifest, tasks=(*manifest.tasks, task.entry))
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def add_torchscript(
+    folder: Path, manifest: Manifest, specs: Sequence[GraphSpec], report: Report = lambda line: None
+) -> Manifest:
+    """Traces graphs that a bundle's folder holds as ONNX; replaces TorchScript files that are there.
+
+    Args:
+        folder: where `write_bundle` or `copy_bundle` has been.
+        manifest: what that gave.
+        specs: the graphs, of exactly the bundle's weights.
+        report: called with a line for each file written, and for each graph that is left without one.
+
+    Raises:
+        ExportError: a graph could not be traced.
+    """
+    facts = {"fingerprint": manifest.fingerprint.hex(), "codec_id": manifest.codec_id.hex()}
+    stored = {}
+    for spec in specs:
+        file = f"{GRAPHS}/{spec.name}{FORMATS[TORCHSCRIPT]}"
+        write_torchscript(folder / file, spec, {"model": manifest.model, **facts})
+        stored[spec.name] = StoredFile(file, _sha256(folder / file))
+        report(f"{file}: {(folder / file).stat().st_size / 1e6:.1f} MB")
+    graphs = [
+        replace(graph, formats=graph.formats | {TORCHSCRIPT: stored[graph.name]})
+        if graph.name in stored
+        else graph
+        for graph in manifest.graphs
+    ]
+    if without := [graph.name for graph in graphs if TORCHSCRIPT not in graph.formats]:
+        report(f"notice: no TorchScript of {', '.join(without)}, whose checkpoint is not here")
+    manifest = replace(manifest, graphs=tuple(graphs))
     write_manifest(folder, manifest)
     return manifest
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .checks import check_na2d
 from .native import na2d_native, serves
 from .operator import na2d_operator
+from .portable import na2d_portable
 from .reference import na2d_reference
 from .tiled import na2d_tiled
 
@@ -33,6 +34,7 @@ KERNELS: dict[str, Kernel] = {
     "tiled": na2d_tiled,
     "native": na2d_native,
     "operator": na2d_operator,
+    "portable": na2d_portable,
 }
 """Attention kernels by name; all give the same result. `native` takes float32 on the CPU alone."""
 

@@ -123,7 +123,7 @@ def _pspnet(
 def _with_positions(model: Any, x: Tensor) -> Tensor:
     """Tokens of a map [B,H,W,C], class token first, with the position embedding resampled to H x W."""
     prefix, grid = model.pos_embed[:, :1], model.pos_embed[0, 1:]
-    side = round(grid.shape[0] ** 0.5)
+    side = round(int(grid.shape[0]) ** 0.5)
     positions = resample_grid(grid.unflatten(0, (side, side)), x).flatten(0, 1)
     token = (model.cls_token + prefix).expand(x.shape[0], -1, -1)
     return torch.cat([token, x.flatten(1, 2) + positions], 1)

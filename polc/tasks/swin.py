@@ -34,11 +34,12 @@ class WindowAxis:
     def of(cls, index: Tensor, window: int, shift: int) -> WindowAxis:
         """The cutting of an axis whose indexes 0, 1, ... are given.
 
-        There are two windows at least, the second all filling where one would do: exporters take an axis of
-        one element for a constant.
+        There are two windows at least, the second all filling where one would do: torch.export takes an
+        axis of one element for a constant, which torch.jit does not.
         """
         length = index[-1:] + 1
-        windows = torch.sym_max((index.shape[0] + window - 1) // window, 2)
+        needed = (index.shape[0] + window - 1) // window
+        windows = needed if torch.jit.is_tracing() else torch.sym_max(needed, 2)
         first = torch.arange(windows, device=index.device)[:, None] * window
         place = first + torch.arange(window, device=index.device)
         end = (length + window - 1) // window * window

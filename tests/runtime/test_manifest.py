@@ -7,7 +7,15 @@ import json
 import pytest
 
 from polc_runtime import Bundle, BundleError, UsageError
-from polc_runtime.bundle import FORMAT_VERSION, Manifest, Preprocessing, SizeRule, Task, find_bundle
+from polc_runtime.bundle import (
+    FORMAT_VERSION,
+    Manifest,
+    Preprocessing,
+    SizeRule,
+    StoredFile,
+    Task,
+    find_bundle,
+)
 
 FILES = {
     "graphs/analysis.onnx": b"a graph",
@@ -124,6 +132,20 @@ def test_a_higher_major_version_is_refused():
         parse(changed([2, 0], "format"))
 
 
+TS = {"file": "graphs/analysis.ts", "sha256": "ef" * 32}
+
+
+def with_formats(formats):
+    return changed(formats, "graphs", 0, "formats")
+
+
+def test_other_formats_of_a_graph_come_back_and_unknown_ones_are_ignored():
+    manifest = parse(with_formats({"torchscript": TS, "later": {"deep": [1]}}))
+    assert manifest.graphs[0].formats == {"torchscript": StoredFile(**TS)}
+    assert json.loads(manifest.to_json()) == with_formats({"torchscript": TS})
+    assert [stored.file for stored in manifest.graphs[0].files()] == ["graphs/analysis.onnx", TS["file"]]
+
+
 TASK, GRAPH = ("tasks", 0), ("graphs", 0)
 SIZES, STEPS = (*TASK, "sizes"), (*TASK, "preprocessing")
 HOSTILE = [
@@ -153,6 +175,17 @@ HOSTILE = [
     (changed(1, *GRAPH, "exact"), "exact is not usable"),
     (changed({"image": 3}, *GRAPH, "inputs"), "inputs is not a list of axes for each name"),
     (changed({"image": [-1]}, *GRAPH, "inputs"), "inputs is not a list of axes for each name"),
+    (with_formats([]), "formats is not usable"),
+    (with_formats({"torchscript": "x"}), "torchscript is not usable"),
+    (
+        with_formats({"torchscript": {**TS, "file": "graphs/../x.ts"}}),
+        "no file name of a graph, graphs/NAME.ts",
+    ),
+    (
+        with_formats({"torchscript": {**TS, "file": "graphs/x.onnx"}}),
+        "no file name of a graph, graphs/NAME.ts",
+    ),
+    (with_formats({"torchscript": {**TS, "sha256": "x"}}), "torchscript: sha256 is not a SHA-256"),
     (changed({"x": 1}, "tasks"), "tasks is not usable"),
     (changed([1], "tasks"), "tasks is not an object"),
     (changed(DOCUMENT["tasks"] * 2, "tasks"), "task my-pets is there twice"),

@@ -203,7 +203,7 @@ KNOWN = {
         ("onnxruntime-gpu",), "pip uninstall onnxruntime && pip install onnxruntime-gpu", _no_cuda_provider
     ),
     "tensorrt": Needs(("tensorrt",), "pip install tensorrt", _no_gpu),
-    "torchscript": Needs(("torch",), "pip install 'polc[export]'"),
+    "torchscript": Needs(("torch", "compressai"), "pip install 'polc[export]'"),
     "torch": Needs(("torch",), "pip install 'polc[export]'"),
 }
 """What the backends that polc knows of need; others come through entry points."""

@@ -2,19 +2,22 @@
 
 from .bundle import Bundle, find_bundle
 from .fields import Axes
-from .manifest import FORMAT_VERSION, GraphFile, Manifest
+from .manifest import FORMAT_VERSION, FORMATS, TORCHSCRIPT, GraphFile, Manifest, StoredFile
 from .tasks import CLASSIFICATION, SEGMENTATION, Preprocessing, SizeRule, Task
 
 __all__ = [
     "CLASSIFICATION",
+    "FORMATS",
     "FORMAT_VERSION",
     "SEGMENTATION",
+    "TORCHSCRIPT",
     "Axes",
     "Bundle",
     "GraphFile",
     "Manifest",
     "Preprocessing",
     "SizeRule",
+    "StoredFile",
     "Task",
     "find_bundle",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import BundleError, UsageError
@@ -12,13 +12,29 @@ from ..sizes import PAD_LEAST, PAD_MULTIPLE
 from .fields import Axes, Fields, is_size
 from .tasks import Task, parse_tasks
 
-FORMAT_VERSION = (1, 2)
+FORMAT_VERSION = (1, 3)
 """(major, minor) of the bundle format this runtime writes; a higher major is refused."""
 
 KNOWN_PRECISIONS = ("fp32", "fp16")
 SIZE = {"multiple": PAD_MULTIPLE, "min": PAD_LEAST}
 """How images are padded: the bitstream's rule, repeated for readers that have only the files."""
-_FILE = re.compile(r"graphs/[A-Za-z0-9_-]+(\.fp16)?\.onnx")
+TORCHSCRIPT = "torchscript"
+FORMATS = {TORCHSCRIPT: ".ts"}
+"""What a graph may be stored as besides ONNX, with the suffix of the files."""
+_FILE = re.compile(r"graphs/[A-Za-z0-9_-]+(\.fp16)?(\.[a-z]+)")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file inside the bundle.
+
+    Attributes:
+        file: its path, with forward slashes.
+        sha256: of its bytes, hexadecimal.
+    """
+
+    file: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,7 @@ class GraphFile:
         outputs: likewise.
         exact: whether encoder and decoder must agree on it.
         parameters: number of weights inside.
+        formats: the same graph in other formats than ONNX, by name of the format.
     """
 
     name: str
@@ -46,6 +63,7 @@ class GraphFile:
     outputs: dict[str, Axes]
     exact: bool
     parameters: int
+    formats: dict[str, StoredFile] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the manifest."""
@@ -59,7 +77,12 @@ class GraphFile:
             "outputs": {name: list(axes) for name, axes in self.outputs.items()},
             "exact": self.exact,
             "parameters": self.parameters,
+            **({"formats": {k: asdict(v) for k, v in self.formats.items()}} if self.formats else {}),
         }
+
+    def files(self) -> tuple[StoredFile, ...]:
+        """Its files, in every format."""
+        return StoredFile(self.file, self.sha256), *self.formats.values()
 
 
 @dataclass(frozen=True)
@@ -218,9 +241,7 @@ class Manifest:
 
 
 def _graph(fields: Fields) -> GraphFile:
-    file = fields.get("file", str)
-    if not _FILE.fullmatch(file):
-        raise BundleError(f"manifest.json: {file!r} is no file name of a graph")
+    file = _file_name(fields, ".onnx")
     fields = Fields(fields.value, f"manifest.json: {file}")
     return GraphFile(
         name=fields.get("name", str),
@@ -232,4 +253,22 @@ def _graph(fields: Fields) -> GraphFile:
         outputs=fields.axes("outputs"),
         exact=fields.get("exact", bool),
         parameters=fields.get("parameters", int, 0),
+        formats=_formats(Fields(fields.get("formats", dict, {}), f"{fields.where}: formats")),
     )
+
+
+def _formats(fields: Fields) -> dict[str, StoredFile]:
+    """The formats that this runtime knows; others are ignored."""
+    entries = {name: fields.section(name) for name in FORMATS if name in fields.value}
+    return {
+        name: StoredFile(_file_name(entry, FORMATS[name]), entry.digest("sha256").hex())
+        for name, entry in entries.items()
+    }
+
+
+def _file_name(fields: Fields, suffix: str) -> str:
+    file: str = fields.get("file", str)
+    match = _FILE.fullmatch(file)
+    if match is None or match[2] != suffix:
+        raise BundleError(f"manifest.json: {file!r} is no file name of a graph, graphs/NAME{suffix}")
+    return file

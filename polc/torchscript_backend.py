@@ -1,0 +1,110 @@
+"""The TorchScript backend: a bundle's traced graphs, run by torch on the CPU."""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from polc_runtime.backends import BackendOptions, FloatArray
+from polc_runtime.bundle import TORCHSCRIPT, Bundle, GraphFile
+from polc_runtime.errors import BackendUnavailable, BundleError
+
+_EXPORT = "export it with polc-export --format torchscript"
+
+
+class TorchScriptBackend:
+    """Runs a bundle's TorchScript graphs, which hold plain torch operators alone; each is loaded once.
+
+    Torch has one number of threads, for the whole process. Where `options.threads` is given, it is set before
+    a graph runs, so that the last backend that ran decides for everybody; otherwise it stays as it is.
+    Numbers of threads may differ in the last bits of a sum: encode and decode with the same.
+
+    Args:
+        bundle: the bundle.
+        options: precision and threads.
+
+    Raises:
+        BackendUnavailable: the bundle has no TorchScript files.
+    """
+
+    name = "torchscript"
+
+    def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
+        if not any(TORCHSCRIPT in graph.formats for graph in bundle.manifest.graphs):
+            raise BackendUnavailable(f"{bundle.path} has no TorchScript files: {_EXPORT}")
+        self.bundle = bundle
+        self.options = options
+        self._modules: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """See `polc_runtime.backends.Backend.run`."""
+        entry = self.bundle.manifest.graph(graph, self.options.precision)
+        module = self._module(entry)
+        feeds = [torch.from_numpy(np.require(inputs[name], np.float32, ("C", "W"))) for name in entry.inputs]
+        threads = self.options.threads
+        if threads is not None and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        try:
+            with torch.inference_mode():
+                results = module(*feeds)
+        except RuntimeError as error:
+            raise BundleError(
+                f"{self.bundle.path}: TorchScript failed in the graph {graph}: {_reason(error)}"
+            ) from error
+        values = results if isinstance(results, tuple) else (results,)
+        if len(values) != len(entry.outputs):
+            raise BundleError(
+                f"{self.bundle.path}: the graph {graph} gave {len(values)} outputs, expected "
+                f"{', '.join(entry.outputs)}"
+            )
+        return {name: value.contiguous().numpy() for name, value in zip(entry.outputs, values, strict=True)}
+
+    def describe(self) -> dict[str, Any]:
+        """See `polc_runtime.backends.Backend.describe`."""
+        return {
+            "name": self.name,
+            "version": torch.__version__,
+            "precision": self.options.precision,
+            "threads": self.options.threads,
+            "attention": "portable (part of the traced graph)",
+        }
+
+    def close(self) -> None:
+        """Drops every module."""
+        with self._lock:
+            self._modules.clear()
+
+    def _module(self, entry: GraphFile) -> Any:
+        with self._lock:
+            if entry.name not in self._modules:
+                self._modules[entry.name] = self._load(entry)
+            return self._modules[entry.name]
+
+    def _load(self, entry: GraphFile) -> Any:
+        if TORCHSCRIPT not in entry.formats:
+            raise BackendUnavailable(
+                f"{self.bundle.path} has no TorchScript file of the graph {entry.name}: {_EXPORT}"
+            )
+        stored = entry.formats[TORCHSCRIPT]
+        data = self.bundle.read(stored.file, stored.sha256)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch.jit is deprecated, and so is what it calls
+                return torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
+        except RuntimeError as error:
+            raise BundleError(
+                f"{self.bundle.path}: torch cannot load {stored.file}: {_reason(error)}"
+            ) from None
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of torch's message, which comes after a trace of the interpreter's stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
