@@ -11,14 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import polc_runtime
+from polc_runtime.backends.op_library import CUDA_PATTERN, packaged
 from polc_runtime.errors import BackendUnavailable
 
 VARIABLE = "POLC_CUDA_OP_LIBRARY"
 """Environment variable that names another library, or `none` to do without."""
-
-PATTERN = "libpolc_ops_cuda.*"
-"""Name of the library inside the package; the suffix is the platform's."""
 
 _POINTERS, _SIZES = 5, 6  # of polc_na2d_cuda_f32: q, k, v, rpb, out; batch, height, width, heads, dim, kernel
 _FUNCTIONS = {torch.float32: "polc_na2d_cuda_f32", torch.float16: "polc_na2d_cuda_f16"}
@@ -116,10 +113,10 @@ def _path() -> Path:
         raise BackendUnavailable(f"the CUDA operators are not available: {VARIABLE}=none")
     if named:
         return Path(named).absolute()
-    for folder in polc_runtime.__path__:
-        for path in sorted(Path(folder).glob(PATTERN)):
-            return path
-    raise BackendUnavailable(
-        "the CUDA operators are not available: the package was built without them (no nvcc was usable); "
-        "install again with nvcc in the PATH, or choose the kernel tiled"
-    )
+    path = packaged(CUDA_PATTERN)
+    if path is None:
+        raise BackendUnavailable(
+            "the CUDA operators are not available: the package was built without them (no nvcc was usable); "
+            "install again with nvcc in the PATH, or choose the kernel tiled"
+        )
+    return path

@@ -17,6 +17,9 @@ VARIABLE = "POLC_OP_LIBRARY"
 PATTERN = "libpolc_ops.*"
 """Name of the library inside the package; the suffix is the platform's."""
 
+CUDA_PATTERN = "libpolc_ops_cuda.*"
+"""The same of the library of CUDA operators."""
+
 NO_HEADERS = (
     "the native operators were built without ONNX Runtime's headers: set ORT_INCLUDE_DIR and install again"
 )
@@ -63,10 +66,18 @@ def find_op_library() -> OpLibrary:
         if found.path is None:
             raise BackendUnavailable(f"{VARIABLE}={named}: {found.reason}; unset it, or set it to none")
         return found
-    for folder in polc_runtime.__path__:
-        for path in sorted(Path(folder).glob(PATTERN)):
-            return _load(path)
-    return OpLibrary(None, "the package was built without its native operators (no C++ compiler was usable)")
+    path = packaged(PATTERN)
+    if path is None:
+        return OpLibrary(
+            None, "the package was built without its native operators (no C++ compiler was usable)"
+        )
+    return _load(path)
+
+
+def packaged(pattern: str) -> Path | None:
+    """The library of that name that was built with the package; None where it was not."""
+    found = (path for folder in polc_runtime.__path__ for path in sorted(Path(folder).glob(pattern)))
+    return next(found, None)
 
 
 def _load(path: Path) -> OpLibrary:

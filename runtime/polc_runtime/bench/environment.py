@@ -8,13 +8,10 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
-from pathlib import Path
 from typing import Any
 
-import polc_runtime
-
 from ..backends.base import BUILT_IN, ENTRY_POINTS, backend_names
-from ..backends.op_library import VARIABLE, OpLibrary, find_op_library
+from ..backends.op_library import CUDA_PATTERN, VARIABLE, OpLibrary, find_op_library, packaged
 from ..coding import rans
 from ..errors import BackendUnavailable, PolcError, first_line
 from .facts import machine_facts
@@ -24,9 +21,6 @@ PACKAGES = (
     *("torch", "onnx", "onnxscript", "compressai", "timm", "tensorrt", "matplotlib", "bjontegaard"),
 )
 """Distributions whose versions are told."""
-
-CUDA_LIBRARY = "libpolc_ops_cuda.*"
-"""Name of the CUDA operators inside the package; the suffix is the platform's."""
 
 _CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 _CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -141,10 +135,10 @@ def registered_operators() -> Component:
 
 def cuda_operators() -> Component:
     """The library of native operators for NVIDIA GPUs."""
-    for folder in polc_runtime.__path__:
-        for path in sorted(Path(folder).glob(CUDA_LIBRARY)):
-            return Component(True, str(path))
-    return Component(False, "the package was built without them (no CUDA compiler was usable)")
+    path = packaged(CUDA_PATTERN)
+    if path is None:
+        return Component(False, "the package was built without them (no CUDA compiler was usable)")
+    return Component(True, str(path))
 
 
 def cuda_driver() -> Component:
