@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .backends import Backend, BackendOptions, FloatArray, make_backend
+from .backends import CPU, Backend, BackendOptions, FloatArray, make_backend
 from .bundle import Bundle
-from .coding.container import Container, Header, join_streams, quality_code
+from .coding.container import Container, Header, quality_code
 from .errors import BitstreamError, CodecMismatchWarning, ImageError, UsageError
 from .images import Pixels, pad
 from .latent import Decoded, EncodedLatent, LatentCoder
@@ -47,10 +47,11 @@ class Codec:
         self.bundle = bundle
         self.limits = limits
         manifest = bundle.manifest
-        options = options or BackendOptions()
-        self.backend = make_backend(backend, bundle, options)
-        self.transforms = Transforms(self.backend, manifest, options)
-        self.latent_coder = LatentCoder(self.backend, bundle.entropy_tables(), manifest.latent_channels)
+        self.options = options or BackendOptions()
+        self.backend = make_backend(backend, bundle, self.options)
+        self.transforms = Transforms(self.backend, manifest, self.options)
+        tables, channels = bundle.entropy_tables(), manifest.latent_channels
+        self.latent_coder = LatentCoder(self.backend, tables, channels, manifest.tolerances)
         self.predictor = Predictor(self.backend, manifest)
 
     @classmethod
@@ -60,6 +61,7 @@ class Codec:
         backend: str = "onnxruntime",
         precision: str = "fp32",
         threads: int | None = None,
+        device: str = CPU,
     ) -> Codec:
         """Opens a bundle folder.
 
@@ -68,28 +70,36 @@ class Codec:
             backend: `onnxruntime`, or another that is installed.
             precision: `fp32` or `fp16`, of the analysis and synthesis; the entropy path is always fp32.
             threads: CPU threads; None for the backend's default.
+            device: `cpu` or `cuda`; `onnxruntime` on `cuda` is the backend `onnxruntime-cuda`.
 
         Raises:
+            UsageError: no device has that name.
             BundleError: there is no such bundle, or it is damaged.
             BackendUnavailable: the backend cannot run here.
         """
-        return cls(Bundle.load(bundle), backend, BackendOptions(precision, threads))
+        return cls(Bundle.load(bundle), backend, BackendOptions(precision, threads, device=device))
 
-    def compress(self, image: Pixels, quality: float = 4.0) -> bytes:
+    def over(self, backend: Backend) -> Codec:
+        """The same codec on another backend of the same bundle, such as a wrapper around its own."""
+        return Codec(self.bundle, backend, self.options, self.limits)
+
+    def compress(self, image: Pixels, quality: float = 4.0, portable: bool = True) -> bytes:
         """A `.polc` file of an image.
 
         Args:
             image: uint8 [H,W,3], RGB, any size from 1x1.
             quality: real, 1 (smallest) to 8 (best) for the official model; rounded to 1/256.
+            portable: whether the file must decode on machines and backends that round differently; that takes
+                up to a hundredth more bytes (docs/bitstream.md).
 
         Raises:
             ImageError: not such an array, or larger than the limits.
             UsageError: the quality is out of the bundle's range.
         """
         header = self._new_header(image, quality)
-        coded = self._encode(image, header)
+        coded = self._encode(image, header, portable)
         with span(CONTAINER):
-            return Container(header, coded.z, join_streams(coded.y), coded.checksums).pack(self.limits)
+            return coded.container(header).pack(self.limits)
 
     def reconstruct(self, image: Pixels, quality: float = 4.0) -> FloatArray:
         """What `decompress` will make of an image, without writing bits: float32 [1,3,H,W] in 0..1, padded.
@@ -97,7 +107,7 @@ class Codec:
         Arguments and errors as in `compress`.
         """
         header = self._new_header(image, quality)
-        return self.transforms.synthesise(self._encode(image, header).y_hat, header.quality)
+        return self.transforms.synthesise(self._encode(image, header, portable=False).y_hat, header.quality)
 
     def decompress(self, data: bytes) -> Pixels:
         """The image of a `.polc` file, uint8 [H,W,3].
@@ -173,9 +183,7 @@ class Codec:
             container = Container.unpack(data, self.limits)
             header = container.header
             self._check_made_with(header)
-            h, w = header.latent_size
-            streams = container.y_streams(self.latent_coder.channels * h * w)
-        y_hat = self.latent_coder.decode(container.z, streams, container.checksums, (h, w), header.quality)
+        y_hat = self.latent_coder.decode(container)
         return Decoded(header, y_hat)
 
     def synthesise(self, decoded: Decoded) -> Pixels:
@@ -230,10 +238,10 @@ class Codec:
         manifest = self.bundle.manifest
         return Header(manifest.fingerprint[:8], manifest.codec_id[:4], width, height, quality_code(quality))
 
-    def _encode(self, image: Pixels, header: Header) -> EncodedLatent:
+    def _encode(self, image: Pixels, header: Header, portable: bool) -> EncodedLatent:
         with span(PIXELS):
             y, z = self.transforms.analyse(pad(image), header.quality)
-        return self.latent_coder.encode(y, z, header.quality)
+        return self.latent_coder.encode(y, z, header.quality, portable)
 
     def _check_made_with(self, header: Header) -> None:
         manifest = self.bundle.manifest

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from .errors import PolcError, UsageError
+from .limits import DEFAULT_LIMITS, Limits, how_to_raise
+from .temporary import sync, temporary_file
 
 STANDARD = "-"
 """How a command line names standard input or standard output."""
@@ -53,19 +53,26 @@ class Source:
         """What messages call this input."""
         return "standard input" if self.path is None else str(self.path)
 
-    def read(self, max_bytes: int | None = None) -> bytes:
+    def read(self, limits: Limits = DEFAULT_LIMITS, limit: str = "max_image_bytes") -> bytes:
         """All its bytes.
 
+        Args:
+            limits: bounds.
+            limit: name of the bound on the size.
+
         Raises:
-            PolcError: it cannot be read, or holds more than `max_bytes`.
+            PolcError: it cannot be read, or is larger.
         """
+        max_bytes = getattr(limits, limit)
         try:
             with self.path.open("rb") if self.path else os.fdopen(0, "rb", closefd=False) as stream:
-                data = stream.read(-1 if max_bytes is None else max_bytes + 1)
+                data = stream.read(max_bytes + 1)
         except OSError as error:
             raise explain(error, self.name) from error
-        if max_bytes is not None and len(data) > max_bytes:
-            raise UsageError(f"{self.name}: is larger than the limit of {max_bytes} bytes")
+        if len(data) > max_bytes:
+            raise UsageError(
+                f"{self.name}: is larger than the limit of {max_bytes} bytes ({how_to_raise(limit)})"
+            )
         return data
 
 
@@ -125,6 +132,37 @@ def explain(error: OSError, name: str | None = None) -> PolcError:
     return PolcError(f"{name}: {reason}" if name else reason)
 
 
+def read_plain_file(path: Path, limits: Limits, limit: str) -> bytes:
+    """All bytes of a file that is none of links, pipes, devices and folders.
+
+    Args:
+        path: of the file.
+        limits: bounds.
+        limit: name of the bound on its size.
+
+    Raises:
+        PolcError: it is missing, something else, too large, or cannot be read.
+    """
+    flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"))
+    try:
+        # Checked again once it is open: what has a name may change, and a pipe would keep us waiting.
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise PolcError(f"{path} is missing or no plain file")
+        with os.fdopen(os.open(path, flags), "rb") as stream:
+            found = os.fstat(stream.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise PolcError(f"{path} is missing or no plain file")
+            problem = limits.bytes_problem(limit, found.st_size)
+            data = b"" if problem else stream.read(found.st_size + 1)
+    except FileNotFoundError:
+        raise PolcError(f"{path} is missing or no plain file") from None
+    except OSError as error:
+        raise explain(error, str(path)) from error
+    if problem or len(data) != found.st_size:
+        raise PolcError(f"{path} {problem or 'changes while it is read'}")
+    return data
+
+
 def open_file(path: Path) -> BinaryIO:
     """Opens a file for reading; an `OSError` becomes a `PolcError`."""
     try:
@@ -146,8 +184,9 @@ def make_folder(path: Path) -> None:
 def write_file(path: Path, data: bytes, force: bool = False) -> None:
     """Writes a file so that under its name there is the whole of it or what was there before.
 
-    The bytes go to a hidden file beside it, are synced to the disk, and then take the name; a link is
-    followed. The permissions are a new file's, by the umask. A device or a pipe is written to directly.
+    The bytes go to a hidden file beside it (`polc_runtime.temporary`), are synced to the disk, and then take
+    the name; a link is followed. The permissions are a new file's, by the umask. A device or a pipe is
+    written to directly.
 
     Raises:
         UsageError: the file exists and `force` is not given, or its folder does not exist.
@@ -155,21 +194,18 @@ def write_file(path: Path, data: bytes, force: bool = False) -> None:
     """
     _check_free(path, force)
     real = Path(os.path.realpath(path))
-    temporary = real.with_name(f".polc-{secrets.token_hex(8)}.tmp")
     try:
         if _is_special(real):
             real.write_bytes(data)
             return
-        _write_synced(temporary, data)
-        if not _published_as_new(temporary, real):
-            _check_free(path, force)
-            temporary.replace(real)
-        _sync_folder(real.parent)
+        with temporary_file(real.parent) as (temporary, stream):
+            _write_synced(stream, data)
+            if not _published_as_new(temporary, real):
+                _check_free(path, force)
+                temporary.replace(real)
+        sync(real.parent)
     except OSError as error:
         raise explain(error, str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def expand(arguments: Sequence[str], suffixes: Collection[str], recursive: bool = False) -> list[Source]:
@@ -291,12 +327,12 @@ def _is_special(path: Path) -> bool:
         return False
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(descriptor)
+def _write_synced(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)
+    stream.flush()
+    os.fsync(stream.fileno())
+    if os.name == "nt":
+        stream.close()  # a file that is open cannot be renamed there
 
 
 def _published_as_new(temporary: Path, path: Path) -> bool:
@@ -309,16 +345,6 @@ def _published_as_new(temporary: Path, path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name durable, where the system can (not on Windows, nor on every network file system)."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _write_stdout(data: bytes) -> None:

@@ -10,14 +10,22 @@ from numpy.typing import NDArray
 
 from .backends import Backend, FloatArray
 from .coding import rans
-from .coding.container import Header, symbol_checksum
+from .coding.calibration import (
+    DEFAULT_TOLERANCES,
+    Calibration,
+    CalibrationWriter,
+    Decisions,
+    Edges,
+    Tolerances,
+)
+from .coding.container import Container, Header, join_streams, symbol_checksum
 from .coding.schedule import Step, gather, scatter, schedule
 from .coding.tables import EntropyTables
 from .errors import BitstreamError, PolcError
 from .trace import span
 
 Symbols = NDArray[np.int32]
-SymbolSource = Callable[[Step, Symbols, FloatArray], Symbols]
+SymbolSource = Callable[[Step, Decisions, FloatArray], Symbols]
 """Gives a step's symbols [n] from its table rows [n] and means [n], in push order."""
 
 MAX_SYMBOL = 2**31 - 1
@@ -34,12 +42,18 @@ class EncodedLatent:
         y: streams of the latent.
         checksums: of the symbols of z and of each step.
         y_hat: what the decoder will decode, float32 [M,h,w].
+        calibration: what decoders on other machines need; None where it was not asked for.
     """
 
     z: bytes
     y: list[bytes]
     checksums: tuple[int, ...]
     y_hat: FloatArray
+    calibration: Calibration | None
+
+    def container(self, header: Header) -> Container:
+        """The file that holds it."""
+        return Container(header, self.z, join_streams(self.y), self.checksums, self.calibration)
 
 
 @dataclass(frozen=True)
@@ -62,39 +76,52 @@ class LatentCoder:
         backend: runs hyper_synthesis and context_0..8.
         tables: the model's coding tables.
         channels: M, channels of the latent.
+        tolerances: that files are calibrated for.
     """
 
-    def __init__(self, backend: Backend, tables: EntropyTables, channels: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        tables: EntropyTables,
+        channels: int,
+        tolerances: Tolerances = DEFAULT_TOLERANCES,
+    ) -> None:
         self.backend = backend
         self.tables = tables
         self.channels = channels
+        self.tolerances = tolerances
         self.steps = schedule(channels)
+        self._edges = Edges(tables.scale_table)
 
     def stream_count(self, h: int, w: int) -> int:
         """Streams of a latent on a grid of `h` x `w`."""
         return rans.stream_count(self.channels * h * w)
 
-    def encode(self, y: FloatArray, z: FloatArray, quality: float) -> EncodedLatent:
+    def encode(self, y: FloatArray, z: FloatArray, quality: float, portable: bool = True) -> EncodedLatent:
         """Codes a latent.
 
         Args:
             y: latent [M,h,w].
             z: hyper-latent [N',h/4,w/4].
             quality: as the analysis had it.
+            portable: whether to calibrate, for decoders on other machines.
 
         Raises:
             PolcError: a latent is not finite or too large to code.
         """
         with span(SYMBOLS):
-            return self._encode(y, z, quality)
+            return self._encode(y, z, quality, portable)
 
-    def _encode(self, y: FloatArray, z: FloatArray, quality: float) -> EncodedLatent:
+    def _encode(self, y: FloatArray, z: FloatArray, quality: float, portable: bool) -> EncodedLatent:
         z_symbols = quantize(z - self.tables.medians[:, None, None], "hyper-latent")
         coded: list[rans.Coded] = []
+        writer = CalibrationWriter(self.tolerances.at(quality), self._edges) if portable else None
 
-        def symbols_of(step: Step, rows: Symbols, means: FloatArray) -> Symbols:
+        def symbols_of(step: Step, own: Decisions, means: FloatArray) -> Symbols:
             symbols = quantize(gather(y, step).ravel() - means, "latent")
-            coded.append((symbols, rows))
+            coded.append((symbols, own.rows))
+            if writer:
+                writer.add(own)
             return symbols
 
         y_hat, checksums = self._run_steps(z_symbols, y.shape[1:], quality, symbols_of)
@@ -102,47 +129,48 @@ class LatentCoder:
         with span(ENTROPY):
             z_stream = rans.encode(z_symbols.ravel(), rows, self.tables.hyper)
             y_streams = rans.encode_streams(coded, self.tables.latent, self.stream_count(*y.shape[1:]))
-        return EncodedLatent(z_stream, y_streams, (symbol_checksum(z_symbols), *checksums), y_hat)
+        sums = (symbol_checksum(z_symbols), *checksums)
+        return EncodedLatent(z_stream, y_streams, sums, y_hat, writer.finish() if writer else None)
 
-    def decode(
-        self, z: bytes, y: list[bytes], checksums: tuple[int, ...], grid: tuple[int, int], quality: float
-    ) -> FloatArray:
-        """Decodes a latent, float32 [M,h,w].
-
-        Args:
-            z: stream of the hyper-latent.
-            y: streams of the latent.
-            checksums: of the symbols of z and of each step.
-            grid: h and w of the latent.
-            quality: as coded.
+    def decode(self, container: Container) -> FloatArray:
+        """Decodes a file's latent, float32 [M,h,w].
 
         Raises:
             BitstreamError: a stream is damaged, or decodes to other symbols than were encoded; the message
                 names the step.
         """
         with span(SYMBOLS):
-            return self._decode(z, y, checksums, grid, quality)
+            return self._decode(container)
 
-    def _decode(
-        self, z: bytes, y: list[bytes], checksums: tuple[int, ...], grid: tuple[int, int], quality: float
-    ) -> FloatArray:
-        h, w = grid[0] // 4, grid[1] // 4
+    def _decode(self, container: Container) -> FloatArray:
+        header, checksums, calibration = container.header, container.checksums, container.calibration
+        grid = header.latent_size
+        h, w = header.hyper_size
+        streams = container.y_streams(self.channels * grid[0] * grid[1])
         rows = self.tables.hyper_indexes(h, w)
         with span(ENTROPY):
-            hyper = rans.Decoder(z, self.tables.hyper)
+            hyper = rans.Decoder(container.z, self.tables.hyper)
             z_symbols = hyper.decode(rows).reshape(-1, h, w)
             hyper.finish()
-        check_symbols(z_symbols, checksums[0], "the hyper-latent")
+        if symbol_checksum(z_symbols) != checksums[0]:
+            raise BitstreamError(
+                "the hyper-latent decodes to other symbols than were encoded: the file was tampered with"
+            )
         with span(ENTROPY):
-            decoder = rans.StreamsDecoder(y, self.tables.latent)
+            decoder = rans.StreamsDecoder(streams, self.tables.latent)
 
-        def symbols_of(step: Step, rows: Symbols, means: FloatArray) -> Symbols:
-            with span(ENTROPY):
-                symbols = decoder.decode(rows)
-            check_symbols(symbols, checksums[1 + step.index], f"coding step {step.index}")
+        def symbols_of(step: Step, own: Decisions, means: FloatArray) -> Symbols:
+            rows = calibration.correct(own, self._edges) if calibration else own.rows
+            try:
+                with span(ENTROPY):
+                    symbols = decoder.decode(rows)
+            except BitstreamError as error:
+                raise drift(step.index, f"does not decode ({error})", calibration) from None
+            if symbol_checksum(symbols) != checksums[1 + step.index]:
+                raise drift(step.index, "decodes to other symbols than were encoded", calibration)
             return symbols
 
-        y_hat, _ = self._run_steps(z_symbols, grid, quality, symbols_of)
+        y_hat, _ = self._run_steps(z_symbols, grid, header.quality, symbols_of)
         with span(ENTROPY):
             decoder.finish()
         return y_hat
@@ -156,12 +184,17 @@ class LatentCoder:
         feeds = self.backend.run("hyper_synthesis", {"z_hat": z_hat[None], "quality": level})
         y_hat = np.zeros((self.channels, *grid), np.float32)
         checksums = []
+        first = 0
         for step in self.steps:
             outputs = self.backend.run(f"context_{step.index}", {**feeds, "y_hat": y_hat[None]})
             means = outputs.pop("means")[0]
-            rows = self.tables.indexes(outputs.pop("scales").ravel())
+            if not np.isfinite(means).all():
+                raise BitstreamError("the model's means are not finite: the file or the bundle is wrong")
+            scales = outputs.pop("scales").ravel()
             feeds |= outputs  # the group's channel context, where the step gives it
-            symbols = symbols_of(step, rows, means.ravel())
+            own = Decisions(step.index, first, scales, self.tables.indexes(scales))
+            first += scales.size
+            symbols = symbols_of(step, own, means.ravel())
             scatter(y_hat, step, symbols.reshape(means.shape).astype(np.float32) + means)
             checksums.append(symbol_checksum(symbols))
         return y_hat, checksums
@@ -179,10 +212,14 @@ def quantize(values: FloatArray, what: str) -> Symbols:
     return rounded.astype(np.int32)
 
 
-def check_symbols(symbols: Symbols, expected: int, where: str) -> None:
-    """Raises BitstreamError unless the decoded symbols have the encoder's checksum."""
-    if symbol_checksum(symbols) != expected:
-        raise BitstreamError(
-            f"{where} decodes to other symbols than were encoded: the file is damaged, or was encoded on a "
-            "machine or backend that rounds differently"
+def drift(step: int, what: str, calibration: Calibration | None) -> BitstreamError:
+    """The error of a coding step whose symbols are not the encoder's, with what it most likely comes from."""
+    if calibration is None:
+        cause = "it has no calibration (--portable-bits off), and was encoded where scales round differently"
+    else:
+        tolerance = f"2^-{calibration.exponents[step]}"
+        cause = (
+            f"it was encoded where scales differ by more than its tolerance of {tolerance} "
+            "('polc-bench agreement' measures that)"
         )
+    return BitstreamError(f"coding step {step} {what}: the file was tampered with, or {cause}")

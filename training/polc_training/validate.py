@@ -16,7 +16,7 @@ from polc.checkpoint import PriorArrays
 from polc.codec import Codec
 from polc.tables import make_tables
 from polc_runtime.bench.metrics import PSNR, Metrics
-from polc_runtime.coding.container import Container, Header, join_streams, quality_code
+from polc_runtime.coding.container import Header, quality_code
 from polc_runtime.images import Pixels, from_tensor, pad, to_tensor
 from polc_runtime.latent import LatentCoder
 
@@ -62,7 +62,7 @@ class RealCoder:
         y, z = self.codec.analyse(torch.from_numpy(to_tensor(pad(pixels))).to(device), level)
         coded = self.coder.encode(y[0].cpu().numpy(), z[0].cpu().numpy(), quality)
         header = Header(bytes(8), bytes(4), width, height, quality_code(quality))
-        size = len(Container(header, coded.z, join_streams(coded.y), coded.checksums).pack())
+        size = len(coded.container(header).pack())
         per_pixel = 8 / (height * width)
         return Coded(
             torch.from_numpy(coded.y_hat)[None].to(device),

@@ -12,6 +12,7 @@ COMMANDS = {
     "rd": "polc_runtime.bench.rd:rd",
     "accuracy": "polc_runtime.bench.accuracy:accuracy",
     "latency": "polc_runtime.bench.latency:latency",
+    "agreement": "polc_runtime.bench.agreement:agreement",
     "compare": "polc_runtime.bench.compare:compare",
     "env": "polc_runtime.bench.env:env",
 }

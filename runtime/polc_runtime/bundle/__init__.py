@@ -2,7 +2,16 @@
 
 from .bundle import Bundle, find_bundle
 from .fields import Axes
-from .manifest import FORMAT_VERSION, FORMATS, TORCHSCRIPT, GraphFile, Manifest, StoredFile
+from .manifest import (
+    FORMAT_VERSION,
+    FORMATS,
+    TENSORRT,
+    TENSORRT_PLUGIN,
+    TORCHSCRIPT,
+    GraphFile,
+    Manifest,
+    StoredFile,
+)
 from .tasks import CLASSIFICATION, SEGMENTATION, Preprocessing, SizeRule, Task
 
 __all__ = [
@@ -10,6 +19,8 @@ __all__ = [
     "FORMATS",
     "FORMAT_VERSION",
     "SEGMENTATION",
+    "TENSORRT",
+    "TENSORRT_PLUGIN",
     "TORCHSCRIPT",
     "Axes",
     "Bundle",

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..coding.tables import EntropyTables
-from ..errors import BundleError
+from ..errors import BundleError, PolcError
+from ..files import read_plain_file
+from ..limits import DEFAULT_LIMITS, Limits
 from .manifest import SIZE, Manifest
 from .tasks import Task
 
 MANIFEST = "manifest.json"
-MAX_MANIFEST_BYTES = 16 << 20
 ENVIRONMENT = "POLC_BUNDLE"
 PACKAGED = Path(__file__).resolve().parent.parent / "bundles"
 """Where the bundles inside this package lie, a folder each."""
 DEFAULT_BUNDLE = "nano"
+
+_EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+"""The key that names the file of an ONNX tensor's external data, in every encoding that protobuf reads.
+
+ONNX Runtime looks for such a file in the working folder when the model is given as bytes.
+"""
 
 
 def packaged_bundles() -> list[str]:
@@ -52,6 +60,17 @@ def find_bundle(bundle: str | Path | None) -> Path:
     return path
 
 
+def _read_inside(bundle: Path, file: str, limits: Limits, limit: str) -> bytes:
+    """A plain file in the bundle's own folders; `limit` names the bound on its size."""
+    path = bundle / file
+    if path.parent != bundle and path.parent.is_symlink():
+        raise BundleError(f"{path.parent} is a link, which may lead out of the bundle: put a folder there")
+    try:
+        return read_plain_file(path, limits, limit)
+    except PolcError as error:
+        raise BundleError(str(error)) from None
+
+
 def _packaged_told() -> str:
     names = ", ".join(packaged_bundles())
     return f"and of the packaged bundles ({names}) none has that name" if names else "and none is packaged"
@@ -64,10 +83,12 @@ class Bundle:
     Attributes:
         path: the folder.
         manifest: what it says.
+        limits: the largest files.
     """
 
     path: Path
     manifest: Manifest
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def name(self) -> str:
@@ -75,39 +96,32 @@ class Bundle:
         return self.manifest.name
 
     @classmethod
-    def load(cls, bundle: str | Path | None = None) -> Bundle:
+    def load(cls, bundle: str | Path | None = None, limits: Limits = DEFAULT_LIMITS) -> Bundle:
         """Opens a bundle folder (see `find_bundle`).
 
         Raises:
-            BundleError: there is no bundle, or its manifest is damaged or of a newer format.
+            BundleError: there is no bundle, or its manifest is damaged, too large or of a newer format.
         """
         path = find_bundle(bundle)
+        data = _read_inside(path, MANIFEST, limits, "max_manifest_bytes")
         try:
-            with (path / MANIFEST).open("rb") as file:
-                text = file.read(MAX_MANIFEST_BYTES + 1)
-            if len(text) > MAX_MANIFEST_BYTES:
-                raise BundleError(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes")
-            return cls(path, Manifest.from_json(text.decode()))
+            return cls(path, Manifest.from_json(data.decode()), limits)
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise BundleError(f"{path}: {MANIFEST} cannot be read: {error}") from None
 
     def read(self, file: str, sha256: str) -> bytes:
         """A file of the bundle, checked against its hash.
 
         Raises:
-            BundleError: it is missing, a link, or not the file the manifest was written for.
+            BundleError: it is missing, a link, too large, or not the file the manifest was written for.
         """
-        path = self.path / file
-        if path.is_symlink() or not path.is_file():
-            raise BundleError(f"{self.path}: {file} is missing or no plain file")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"{self.path}: {file} cannot be read: {error}") from None
+        data = _read_inside(self.path, file, self.limits, "max_graph_bytes")
         if hashlib.sha256(data).hexdigest() != sha256:
             raise BundleError(f"{self.path}: {file} is damaged or replaced (its hash is not the manifest's)")
+        if file.endswith(".onnx") and _EXTERNAL_DATA.search(data):
+            raise BundleError(f"{self.path}: {file} takes values from another file, which no bundle needs")
         return data
 
     def graph(self, name: str, precision: str = "fp32") -> bytes:
@@ -117,8 +131,9 @@ class Bundle:
 
     def entropy_tables(self) -> EntropyTables:
         """The coding tables, checked against their hash and against the model's widths."""
-        self.read(self.manifest.entropy_file, self.manifest.entropy_sha256)
-        tables = EntropyTables.load(self.path / self.manifest.entropy_file)
+        file = self.manifest.entropy_file
+        data = self.read(file, self.manifest.entropy_sha256)
+        tables = EntropyTables.parse(data, str(self.path / file), self.limits)
         if tables.hyper.rows != self.manifest.hyper_channels:
             raise BundleError(
                 f"{self.path}: entropy tables for {tables.hyper.rows} channels, the model has "
@@ -138,6 +153,7 @@ class Bundle:
             "codec_id": manifest.codec_id.hex(),
             "quality_range": list(manifest.quality_range),
             "size": SIZE,
+            "tolerances": manifest.tolerances.to_list(),
             "graphs": [{**graph.to_dict(), "bytes": size(graph.file)} for graph in manifest.graphs],
             "entropy": {"file": manifest.entropy_file, "bytes": size(manifest.entropy_file)},
             "tasks": [self._describe_task(task) for task in manifest.tasks],
@@ -148,7 +164,7 @@ class Bundle:
 
     def _size(self, file: str) -> int | None:
         path = self.path / file
-        return path.stat().st_size if path.is_file() else None
+        return path.lstat().st_size if path.is_file() else None
 
     def _describe_task(self, task: Task) -> dict[str, Any]:
         """The task's entry, with the number of classes for their names; weights and bytes of its graphs."""

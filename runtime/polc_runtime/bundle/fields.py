@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BundleError
+from ..limits import MAX_WIDTH
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_MAX_SIZE = 1 << 16
 
 Axes = tuple[int | str, ...]
 """A tensor's shape; text is an axis of any size: "batch", "64*h", of an output also "64*h+1"."""
+
+
+def parse_json(text: str) -> Any:
+    """Parses JSON to the letter: no key twice in an object, no numbers but finite ones.
+
+    Raises:
+        ValueError: it is something else, or nested too deeply.
+    """
+    try:
+        return json.loads(
+            text, object_pairs_hook=_once, parse_constant=_refuse_constant, parse_float=_finite_float
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {_shown(key)} is there twice")
+        found[key] = value
+    return found
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {_shown(text)} is too large")
+    return value
 
 
 class Fields:
@@ -65,21 +101,28 @@ class Fields:
             raise self.wrong(key, f"not {count} numbers")
         return [float(value) for value in values]
 
-    def size(self, key: str, most: int = _MAX_SIZE, least: int = 1) -> int:
+    def number(self, key: str) -> float:
+        """A finite number."""
+        value = self.value.get(key)
+        if not _is_number(value):
+            raise self.wrong(key, "not a number")
+        return float(value)
+
+    def size(self, key: str, most: int = MAX_WIDTH, least: int = 1) -> int:
         """A whole number within bounds."""
         value: int = self.get(key, int)
         if not least <= value <= most:
             raise self.wrong(key, f"{_shown(value)}, expected {least} to {most}")
         return value
 
-    def sizes(self, key: str, count: int, most: int = _MAX_SIZE, least: int = 1) -> list[int]:
+    def sizes(self, key: str, count: int, most: int = MAX_WIDTH, least: int = 1) -> list[int]:
         """A list of so many whole numbers within bounds."""
         values = self.get(key, list)
         if len(values) != count or not all(_is_whole(value, least, most) for value in values):
             raise self.wrong(key, f"{_shown(values)}, expected {count} whole numbers from {least} to {most}")
         return list(values)
 
-    def optional_size(self, key: str, most: int = _MAX_SIZE) -> int | None:
+    def optional_size(self, key: str, most: int = MAX_WIDTH) -> int | None:
         """As `size`, or None."""
         return None if self.value.get(key) is None else self.size(key, most)
 
@@ -106,7 +149,7 @@ class Fields:
 
 def is_size(value: Any) -> bool:
     """Whether a value is a whole number from 1 to 65536."""
-    return _is_whole(value, 1, _MAX_SIZE)
+    return _is_whole(value, 1, MAX_WIDTH)
 
 
 def _is_whole(value: Any, least: int, most: int) -> bool:

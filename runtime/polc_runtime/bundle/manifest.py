@@ -7,21 +7,27 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..coding.calibration import DEFAULT_TOLERANCES, LARGEST_EXPONENT, LEAST_EXPONENT, Tolerances
+from ..coding.schedule import STEP_COUNT
 from ..errors import BundleError, UsageError
 from ..sizes import PAD_LEAST, PAD_MULTIPLE
-from .fields import Axes, Fields, is_size
+from .fields import Axes, Fields, is_size, parse_json
 from .tasks import Task, parse_tasks
 
-FORMAT_VERSION = (1, 3)
+FORMAT_VERSION = (1, 4)
 """(major, minor) of the bundle format this runtime writes; a higher major is refused."""
 
 KNOWN_PRECISIONS = ("fp32", "fp16")
 SIZE = {"multiple": PAD_MULTIPLE, "min": PAD_LEAST}
 """How images are padded: the bitstream's rule, repeated for readers that have only the files."""
-TORCHSCRIPT = "torchscript"
-FORMATS = {TORCHSCRIPT: ".ts"}
-"""What a graph may be stored as besides ONNX, with the suffix of the files."""
-_FILE = re.compile(r"graphs/[A-Za-z0-9_-]+(\.fp16)?(\.[a-z]+)")
+TORCHSCRIPT, TENSORRT, TENSORRT_PLUGIN = "torchscript", "tensorrt", "tensorrt-plugin"
+FORMATS = {TORCHSCRIPT: ".ts", TENSORRT: ".trt.onnx", TENSORRT_PLUGIN: ".plugin.onnx"}
+"""What a graph may be stored as besides plain ONNX, with the suffix of the files.
+
+TensorRT reads `TENSORRT` as it is. `TENSORRT_PLUGIN` leaves the attention to a plugin; graphs without
+attention have none, and what looks for it takes `TENSORRT`.
+"""
+_FILE = re.compile(r"graphs/[A-Za-z0-9_-]+(\.fp16)?((?:\.[a-z]+){1,2})")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class GraphFile:
         outputs: likewise.
         exact: whether encoder and decoder must agree on it.
         parameters: number of weights inside.
-        formats: the same graph in other formats than ONNX, by name of the format.
+        formats: the same graph in other formats than plain ONNX, by name of the format.
     """
 
     name: str
@@ -102,6 +108,7 @@ class Manifest:
         validation: checks made at export, each with its measured error and bound.
         tools: versions of what made the bundle.
         notes: remarks for people, such as that weights are untrained.
+        tolerances: that files are calibrated for.
     """
 
     name: str
@@ -116,6 +123,7 @@ class Manifest:
     validation: tuple[dict[str, Any], ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    tolerances: Tolerances = DEFAULT_TOLERANCES
 
     @property
     def latent_channels(self) -> int:
@@ -137,6 +145,7 @@ class Manifest:
             "codec_id": self.codec_id.hex(),
             "quality_range": list(self.quality_range),
             "size": SIZE,
+            "tolerances": self.tolerances.to_list(),
             "graphs": [graph.to_dict() for graph in self.graphs],
             "entropy": {"file": self.entropy_file, "sha256": self.entropy_sha256},
             "tasks": [task.to_dict() for task in self.tasks],
@@ -154,8 +163,8 @@ class Manifest:
             BundleError: it is not JSON, is of a newer major version, or a field is missing or wrong.
         """
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            document = parse_json(text)
+        except ValueError as error:
             raise BundleError(f"manifest.json is not JSON: {error}") from None
         root = Fields(document, "manifest.json")
         version = root.get("format", list)
@@ -200,6 +209,7 @@ class Manifest:
             validation=root.flats("validation"),
             tools=root.flat("tools", {}),
             notes=tuple(str(note) for note in root.get("notes", list, [])),
+            tolerances=_tolerances(root),
         )
 
     def has_graph(self, name: str, precision: str = "fp32") -> bool:
@@ -238,6 +248,21 @@ class Manifest:
             )
         names = ", ".join(task.name for task in self.tasks)
         raise UsageError(f"the bundle {self.name} has no task {name!r}; it has {names}")
+
+
+def _tolerances(root: Fields) -> Tolerances:
+    """The tolerances, or the default ones of a bundle that has none."""
+    rows = tuple(
+        (
+            fields.number("quality"),
+            tuple(fields.sizes("exponents", STEP_COUNT, LARGEST_EXPONENT, LEAST_EXPONENT)),
+        )
+        for fields in root.sections("tolerances")
+    )
+    qualities = [quality for quality, _ in rows]
+    if qualities != sorted(set(qualities)):
+        raise root.wrong("tolerances", "not in order of quality")
+    return Tolerances(rows) if rows else DEFAULT_TOLERANCES
 
 
 def _graph(fields: Fields) -> GraphFile:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import BundleError
+from ..limits import MAX_CLASSES, MAX_EXTRA, MAX_NAME
 from ..sizes import LATENT_STRIDE
 from .fields import Axes, Fields, is_size
 
@@ -15,9 +16,6 @@ CLASSIFICATION, SEGMENTATION = KINDS = ("classification", "segmentation")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 """Pillow's resampling filters by name."""
 
-MAX_CLASSES = 1 << 16
-MAX_NAME = 500
-_MAX_EXTRA = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -191,7 +189,7 @@ def _sizes(fields: Fields) -> SizeRule:
         multiple=fields.size("multiple"),
         minimum=fields.size("minimum"),
         fixed=None if fixed is None else (fixed[0], fixed[1]),
-        extra=fields.size("extra", _MAX_EXTRA, least=0),
+        extra=fields.size("extra", MAX_EXTRA, least=0),
     )
 
 

@@ -1,4 +1,4 @@
-"""The `.polc` file, bitstream version 0: header, sections, checksums (docs/bitstream.md)."""
+"""The `.polc` file, bitstream version 1: header, sections, checksums (docs/bitstream.md)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from ..errors import BitstreamError, UsageError
 from ..limits import DEFAULT_LIMITS, Limits
 from ..sizes import HYPER_STRIDE, LATENT_STRIDE, padded_size
+from .calibration import Calibration
 from .rans import stream_count
+from .schedule import STEP_COUNT
 
 MAGIC = b"POLC"
-VERSION = 0
+VERSION = 1
 QUALITY_UNIT = 256
 """Quality is kept in steps of 1/256."""
 
-STEP_COUNT = 9
 CHECKSUM_COUNT = 1 + STEP_COUNT
 
 _FIXED = struct.Struct("<4sB8s4sIIH")
@@ -31,7 +32,8 @@ _QUALITY_RANGE = (1 * QUALITY_UNIT, 8 * QUALITY_UNIT)
 
 _Z, _Y, _SUMS, _CALIBRATION = 1, 2, 3, 4
 _NAMES = {_Z: "z", _Y: "y", _SUMS: "checksums", _CALIBRATION: "calibration"}
-_ORDER = (_Z, _Y, _SUMS)
+_ORDER = (_Z, _Y, _SUMS, _CALIBRATION)
+_REQUIRED = (_Z, _Y, _SUMS)
 _FIRST_ANCILLARY = 128
 _MAX_LENGTH_BYTES = 5
 
@@ -87,12 +89,14 @@ class Container:
         y: the latent's section as it stands in the file: stream lengths, then streams
             (`join_streams`, `y_streams`).
         checksums: `symbol_checksum` of z and of the nine steps' symbols, in coding order.
+        calibration: what decoders on other machines need; None for a file without.
     """
 
     header: Header
     z: bytes
     y: bytes
     checksums: tuple[int, ...]
+    calibration: Calibration | None = None
 
     def pack(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """The file's bytes.
@@ -135,7 +139,8 @@ class Container:
         sums = found[_SUMS]
         if len(sums) != _CHECKSUMS.size:
             raise BitstreamError(f"the checksums have {len(sums)} bytes, expected {_CHECKSUMS.size}")
-        return cls(header, found[_Z], found[_Y], _CHECKSUMS.unpack(sums))
+        calibration = Calibration.unpack(found[_CALIBRATION]) if _CALIBRATION in found else None
+        return cls(header, found[_Z], found[_Y], _CHECKSUMS.unpack(sums), calibration)
 
     def y_streams(self, n_symbols: int) -> list[bytes]:
         """The latent's streams.
@@ -157,7 +162,8 @@ class Container:
         return sizes | {"crc": _CRC.size}
 
     def _payloads(self) -> list[tuple[int, bytes]]:
-        return [(_Z, self.z), (_Y, self.y), (_SUMS, _CHECKSUMS.pack(*self.checksums))]
+        payloads = [(_Z, self.z), (_Y, self.y), (_SUMS, _CHECKSUMS.pack(*self.checksums))]
+        return payloads + ([(_CALIBRATION, self.calibration.pack())] if self.calibration else [])
 
 
 def quality_code(quality: float) -> int:
@@ -209,6 +215,10 @@ def _check_frame(data: bytes, limits: Limits) -> None:
     if data[: len(MAGIC)] != MAGIC:
         raise BitstreamError("not a .polc file: it does not start with POLC")
     least = _FIXED.size + _CRC.size
+    if len(data) > len(MAGIC) and data[len(MAGIC)] < VERSION:
+        raise BitstreamError(
+            "the file has bitstream version 0, a draft that no released polc reads: encode the image again"
+        )
     if len(data) > len(MAGIC) and data[len(MAGIC)] > VERSION:
         raise BitstreamError(
             f"the file has bitstream version {data[len(MAGIC)]}, "
@@ -252,15 +262,13 @@ def _read_sections(body: bytes) -> dict[int, bytes]:
             _check_place(kind, found)
             found[kind] = body[at : at + length]
         at += length
-    for kind in _ORDER:
+    for kind in _REQUIRED:
         if kind not in found:
             raise BitstreamError(f"the file has no section {_name(kind)}")
     return found
 
 
 def _check_place(kind: int, found: dict[int, bytes]) -> None:
-    if kind == _CALIBRATION:
-        raise BitstreamError(f"section {_name(kind)} is reserved until bitstream version 1")
     if kind not in _ORDER:
         raise BitstreamError(f"section {_name(kind)} is unknown and may not be skipped: use a newer polc")
     if kind in found:

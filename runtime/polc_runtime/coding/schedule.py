@@ -17,6 +17,9 @@ ALL_POSITIONS: tuple[Position, ...] = ()
 
 _MIN_CHANNELS = 4
 
+STEP_COUNT = 9
+"""Coding steps of a latent."""
+
 # Group and (row parity, column parity) of each step, in coding order.
 _PLAN: tuple[tuple[int, tuple[Position, ...]], ...] = (
     (0, ((0, 0),)),

@@ -15,8 +15,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BitstreamError, BundleError
-from ..limits import DEFAULT_LIMITS
+from ..errors import BitstreamError, BundleError, PolcError
+from ..files import read_plain_file
+from ..limits import DEFAULT_LIMITS, Limits
 from .scale_search import ScaleSearch
 
 PRECISION = 16
@@ -143,15 +144,29 @@ class EntropyTables:
             np.savez_compressed(file, **{name: arrays[name].astype(_FIELDS[name][0]) for name in _FIELDS})
 
     @classmethod
-    def load(cls, path: str | Path) -> EntropyTables:
+    def load(cls, path: str | Path, limits: Limits = DEFAULT_LIMITS) -> EntropyTables:
+        """Read what `save` wrote, from a plain file; as `parse`."""
+        try:
+            data = read_plain_file(Path(path), limits, "max_table_bytes")
+        except PolcError as error:
+            raise BundleError(f"{error}; it cannot be read as entropy tables") from None
+        return cls.parse(data, str(path), limits)
+
+    @classmethod
+    def parse(cls, data: bytes, name: str, limits: Limits = DEFAULT_LIMITS) -> EntropyTables:
         """Read what `save` wrote; nothing is unpickled and no announced size is trusted.
 
+        Args:
+            data: the file's bytes.
+            name: what messages call it.
+            limits: the largest array.
+
         Raises:
-            BundleError: If the file is missing or is not such a set of tables.
+            BundleError: If it is not such a set of tables.
         """
         try:
-            with zipfile.ZipFile(path) as archive:
-                found = {name: _read_array(archive, name) for name in _FIELDS}
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                found = {field: _read_array(archive, field, limits) for field in _FIELDS}
             return cls(
                 hyper=CdfTable(found["hyper_cdf"], found["hyper_lengths"], found["hyper_offsets"]),
                 medians=found["medians"],
@@ -159,9 +174,9 @@ class EntropyTables:
                 scale_table=found["scale_table"],
             )
         except BundleError as error:
-            raise BundleError(f"{path}: {error}") from None
+            raise BundleError(f"{name}: {error}") from None
         except _UNREADABLE as error:
-            raise BundleError(f"{path} cannot be read as entropy tables: {error}") from None
+            raise BundleError(f"{name} cannot be read as entropy tables: {error}") from None
 
 
 def _frozen(name: str, value: Any, dtype: str, ndim: int) -> NDArray[Any]:
@@ -202,16 +217,18 @@ def _refuse_rows(what: str, wrong: NDArray[np.bool_]) -> None:
         raise BundleError(f"entropy tables: row {int(np.argmax(wrong))} has {what}")
 
 
-def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+def _read_array(archive: zipfile.ZipFile, name: str, limits: Limits) -> NDArray[Any]:
     try:
         info = archive.getinfo(f"{name}.npy")
     except KeyError:
         raise BundleError(f"the entry {name} is missing") from None
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise BundleError(f"{name} is neither stored nor deflated")
-    if info.file_size > DEFAULT_LIMITS.max_table_bytes:
-        raise BundleError(f"{name} has {info.file_size} bytes, the limit is {DEFAULT_LIMITS.max_table_bytes}")
-    file = io.BytesIO(archive.read(info))
+    if problem := limits.bytes_problem("max_table_bytes", info.file_size):
+        raise BundleError(f"{name} {problem}")
+    with archive.open(info) as entry:
+        # Without a size, zipfile inflates all there is before it cuts that to the announced size.
+        file = io.BytesIO(entry.read(info.file_size))
     shape, fortran, dtype = _read_header(file, name)
     expected, ndim = _FIELDS[name]
     if dtype != np.dtype(expected) or len(shape) != ndim or fortran:

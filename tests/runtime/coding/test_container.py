@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polc_runtime.coding.calibration import Calibration
 from polc_runtime.coding.container import (
     Container,
     Header,
@@ -24,6 +25,9 @@ from polc_runtime.limits import Limits
 HEADER = Header(b"FINGERPR", b"CODC", 768, 512, 1000)
 SUMS = tuple(range(65526, 65536))
 SMALL = Container(HEADER, b"zzzzzzzz", b"yyyyyyyyyyyy", SUMS)
+CALIBRATED = dataclasses.replace(
+    SMALL, calibration=Calibration((6, 7, 21, 14, 15, 16, 17, 18, 19), 7, b"bits")
+)
 FIXED = 27
 
 
@@ -41,13 +45,14 @@ def with_sections(*sections: bytes) -> bytes:
     return sealed(SMALL.pack()[:FIXED] + b"".join(sections))
 
 
+C = b"\x04\x0a\x10\x8f\xa9\xcb\x0d\x07bits"
 Z, Y, S = b"\x01\x08zzzzzzzz", b"\x02\x0cyyyyyyyyyyyy", b"\x03\x14" + struct.pack("<10H", *SUMS)
 
 
 def test_the_bytes_are_those_of_the_specification() -> None:
     """docs/bitstream.md, written out by hand."""
     body = (
-        b"POLC\x00" b"FINGERPR" b"CODC"
+        b"POLC\x01" b"FINGERPR" b"CODC"
         + (768).to_bytes(4, "little")
         + (512).to_bytes(4, "little")
         + (1000).to_bytes(2, "little")
@@ -55,6 +60,8 @@ def test_the_bytes_are_those_of_the_specification() -> None:
     )  # fmt: skip
     assert SMALL.pack() == body + zlib.crc32(body).to_bytes(4, "little")
     assert Container.unpack(SMALL.pack()) == SMALL
+    assert CALIBRATED.pack() == sealed(body + C)
+    assert Container.unpack(CALIBRATED.pack()) == CALIBRATED
 
 
 containers = st.builds(
@@ -70,6 +77,10 @@ containers = st.builds(
     st.binary(max_size=300),
     st.binary(max_size=20000),
     st.tuples(*[st.integers(0, 65535)] * 10),
+    st.none()
+    | st.builds(
+        Calibration, st.tuples(*[st.integers(6, 21)] * 9), st.integers(0, 255), st.binary(max_size=200)
+    ),
 )
 
 
@@ -79,7 +90,8 @@ def test_what_is_packed_comes_back_and_its_sizes_add_up(container: Container) ->
     data = container.pack()
     assert Container.unpack(data) == container
     assert sum(container.section_sizes.values()) == len(data)
-    assert list(container.section_sizes) == ["header", "z", "y", "checksums", "crc"]
+    calibration = ["calibration"] if container.calibration else []
+    assert list(container.section_sizes) == ["header", "z", "y", "checksums", *calibration, "crc"]
 
 
 def test_sizes_follow_from_the_header() -> None:
@@ -105,7 +117,8 @@ def test_quality_out_of_range_is_the_users_error(quality: float) -> None:
     [
         (b"", "not a .polc file"),
         (b"\x89PNG\r\n\x1a\n" * 20, "not a .polc file"),
-        (b"POLC\x01", "has bitstream version 1, this polc reads up to 0: use a newer polc"),
+        (b"POLC\x00", "has bitstream version 0, a draft that no released polc reads: encode the image again"),
+        (b"POLC\x02", "has bitstream version 2, this polc reads up to 1: use a newer polc"),
         (with_header(4, b"\x07"), "has bitstream version 7"),
         (b"POLC", "truncated: it has 4 bytes"),
         (SMALL.pack()[:30], "truncated: it has 30 bytes"),
@@ -124,7 +137,11 @@ def test_quality_out_of_range_is_the_users_error(quality: float) -> None:
         (with_sections(Z, Y, S, S), r"section 3 \(checksums\) is there twice"),
         (with_sections(Y, Z, S), r"section 2 \(y\) stands where 1 \(z\) should"),
         (with_sections(Z, S, Y), r"section 3 \(checksums\) stands where 2 \(y\) should"),
-        (with_sections(Z, Y, S, b"\x04\x00"), r"section 4 \(calibration\) is reserved until"),
+        (with_sections(Z, Y, S, b"\x04\x00"), "the calibration has 0 bytes, expected at least 6"),
+        (with_sections(Z, Y, S, b"\x04\x05" + bytes(5)), "the calibration has 5 bytes, expected at least 6"),
+        (with_sections(Z, Y, S, b"\x04\x06" + b"\xff" * 6), "the calibration's unused bits are set"),
+        (with_sections(Z, Y, S, C, C), r"section 4 \(calibration\) is there twice"),
+        (with_sections(Z, C, Y, S), r"section 4 \(calibration\) stands where 2 \(y\) should"),
         (with_sections(Z, b"\x00\x00", Y, S), "section 0 is unknown and may not be skipped"),
         (with_sections(Z, Y, S, b"\x7f\x01x"), "section 127 is unknown and may not be skipped"),
         (with_sections(Z, Y, b"\x03\x13" + bytes(19)), "the checksums have 19 bytes, expected 20"),
