@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 PRESET ?= nano
+TIME ?= 60
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install lint types test test-full demo clean
+.PHONY: install lint types test test-full fuzz demo clean
 
 install: $(INSTALLED)
 
@@ -30,6 +31,11 @@ test: $(INSTALLED)
 
 test-full: test
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+# TIME seconds a target; logs, corpora and failing inputs lie in build/fuzz. The native target needs clang++.
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python tests/fuzz/run_all.py --seconds $(TIME)
 
 demo: $(INSTALLED)
 	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh $(PRESET)

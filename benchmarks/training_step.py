@@ -55,7 +55,7 @@ def main() -> None:
     image = torch.rand(BATCH, 3, PATCH, PATCH)
     clock = time.process_time if options.threads == 1 else time.perf_counter
     KERNELS["none"] = without_attention
-    left_out = {"reference", "auto", *(["native"] if load().reason else [])}
+    left_out = {"reference", "auto", "cuda", *(["native"] if load().reason else [])}
     names = [name for name in KERNELS if name not in left_out]
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(options.steps + 1):

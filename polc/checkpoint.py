@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from polc_runtime.coding.tables import CdfTable, EntropyTables
-from polc_runtime.errors import BundleError, CheckpointError
+from polc_runtime.errors import BundleError, CheckpointError, first_line
 from polc_runtime.files import write_file
 
 from .codec import Codec
@@ -211,9 +211,21 @@ def _load_own(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) 
         for name, entry in families.items()
     }
     classes = check_class_names(metadata.get(CLASSES, {}), tasks)
-    codec = Codec(config)
-    fill(codec, dict(codec.named_parameters()), tensors)
+    codec = _filled(config, lambda codec, weights: fill(codec, weights, tensors))
     return Checkpoint(codec, _tables_of(tables), metadata, path, tasks, classes)
+
+
+def _filled(config: ModelConfig, fill_in: Callable[[Codec, dict[str, Tensor]], None]) -> Codec:
+    """A codec with its weights, compared before it takes memory: dimensions may announce anything."""
+    try:
+        with torch.device("meta"):
+            outline = Codec(config)
+    except (RuntimeError, OverflowError, ValueError) as error:
+        raise CheckpointError(f"the dimensions make no model: {first_line(error)}") from None
+    fill_in(outline, dict(outline.named_parameters()))
+    codec = Codec(config)
+    fill_in(codec, dict(codec.named_parameters()))
+    return codec
 
 
 def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -246,8 +258,10 @@ def _load_official(path: Path, tensors: dict[str, Tensor], family: str | None) -
 
 def _official_codec(path: Path, tensors: dict[str, Tensor]) -> Checkpoint:
     official = modern_prior_keys(tensors)
-    codec = Codec(infer_config(official))
-    fill_official(codec, dict(codec.named_parameters()), official, (*CONSTANTS, *_TABLE_ENTRIES))
+    constants = (*CONSTANTS, *_TABLE_ENTRIES)
+    codec = _filled(
+        infer_config(official), lambda codec, weights: fill_official(codec, weights, official, constants)
+    )
     _check_masks(codec, official)
     return Checkpoint(codec, _official_tables_of(official), {}, path)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from polc_runtime.coding.schedule import group_sizes
 from polc_runtime.errors import CheckpointError
+from polc_runtime.limits import MAX_KERNEL, MAX_LAYERS, MAX_WIDTH
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,21 @@ class ModelConfig:
         """Raises ValueError where the dimensions do not make a model."""
         if len(self.dims) != 4 or len(self.depths) != 4 or len(self.hyper_depths) != 2:
             raise ValueError("expected 4 dims, 4 depths and 2 hyper_depths")
-        if any(dim < 1 or dim % self.head_dim for dim in (*self.dims, self.hyper_dim)):
+        optional = [width for width in (self.context_width, self.entropy_width) if width is not None]
+        widths = (*self.dims, self.hyper_dim, self.head_dim, *optional)
+        if not all(type(width) is int and 1 <= width <= MAX_WIDTH for width in widths):
+            raise ValueError(f"expected widths from 1 to {MAX_WIDTH}")
+        depths = (*self.depths, *self.hyper_depths)
+        if not all(type(depth) is int and 0 <= depth <= MAX_LAYERS for depth in depths):
+            raise ValueError(f"expected depths of 0 to {MAX_LAYERS} blocks")
+        if not (0 < max(self.dims) * self.mlp_ratio <= MAX_WIDTH and 0 <= self.drop_path < 1):
+            raise ValueError("mlp_ratio or drop_path is out of range")
+        if any(dim % self.head_dim for dim in (*self.dims, self.hyper_dim)):
             raise ValueError(f"every width must be a positive multiple of head_dim={self.head_dim}")
-        if any(k < 1 or k % 2 == 0 for k in (self.kernel_size, self.hyper_kernel_size)):
-            raise ValueError("attention kernel sizes must be odd")
-        if not 2 <= self.levels <= 8:
+        kernels = (self.kernel_size, self.hyper_kernel_size)
+        if not all(type(k) is int and k % 2 and 1 <= k <= MAX_KERNEL for k in kernels):
+            raise ValueError(f"attention kernel sizes must be odd, from 1 to {MAX_KERNEL}")
+        if type(self.levels) is not int or not 2 <= self.levels <= 8:
             raise ValueError(f"expected 2 to 8 quality levels, got {self.levels}")
         group_sizes(self.latent_channels)
 

@@ -1,4 +1,4 @@
-"""The TorchScript backend: a bundle's traced graphs, run by torch on the CPU."""
+"""The TorchScript backend: a bundle's traced graphs, run by torch on the CPU or a CUDA device."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from polc_runtime.backends import BackendOptions, FloatArray
+from polc_runtime.backends import CUDA, BackendOptions, FloatArray
 from polc_runtime.bundle import TORCHSCRIPT, Bundle, GraphFile
 from polc_runtime.errors import BackendUnavailable, BundleError
+
+from .device import DeviceClock, facts, settle, use_threads
 
 _EXPORT = "export it with polc-export --format torchscript"
 
 
-class TorchScriptBackend:
+class TorchScriptBackend(DeviceClock):
     """Runs a bundle's TorchScript graphs, which hold plain torch operators alone; each is loaded once.
 
     Torch has one number of threads, for the whole process. Where `options.threads` is given, it is set before
@@ -27,10 +29,10 @@ class TorchScriptBackend:
 
     Args:
         bundle: the bundle.
-        options: precision and threads.
+        options: precision, threads and device.
 
     Raises:
-        BackendUnavailable: the bundle has no TorchScript files.
+        BackendUnavailable: the bundle has no TorchScript files, or there is no such device.
     """
 
     name = "torchscript"
@@ -38,6 +40,7 @@ class TorchScriptBackend:
     def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
         if not any(TORCHSCRIPT in graph.formats for graph in bundle.manifest.graphs):
             raise BackendUnavailable(f"{bundle.path} has no TorchScript files: {_EXPORT}")
+        super().__init__(settle(options.device, self.name))
         self.bundle = bundle
         self.options = options
         self._modules: dict[str, Any] = {}
@@ -47,12 +50,15 @@ class TorchScriptBackend:
         """See `polc_runtime.backends.Backend.run`."""
         entry = self.bundle.manifest.graph(graph, self.options.precision)
         module = self._module(entry)
-        feeds = [torch.from_numpy(np.require(inputs[name], np.float32, ("C", "W"))) for name in entry.inputs]
-        threads = self.options.threads
-        if threads is not None and torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        feeds = [
+            torch.from_numpy(np.require(inputs[name], np.float32, ("C", "W"))).to(self.device)
+            for name in entry.inputs
+        ]
+        use_threads(self.options.threads)
         try:
-            with torch.inference_mode():
+            # On CUDA torch fuses operators after the first runs, which rounds differently from then on.
+            fuses = not (entry.exact and self.device.type == CUDA)
+            with torch.inference_mode(), torch.jit.optimized_execution(fuses), self.timing(graph):
                 results = module(*feeds)
         except RuntimeError as error:
             raise BundleError(
@@ -64,7 +70,8 @@ class TorchScriptBackend:
                 f"{self.bundle.path}: the graph {graph} gave {len(values)} outputs, expected "
                 f"{', '.join(entry.outputs)}"
             )
-        return {name: value.contiguous().numpy() for name, value in zip(entry.outputs, values, strict=True)}
+        arrays = (value.contiguous().cpu().numpy() for value in values)
+        return dict(zip(entry.outputs, arrays, strict=True))
 
     def describe(self) -> dict[str, Any]:
         """See `polc_runtime.backends.Backend.describe`."""
@@ -74,6 +81,7 @@ class TorchScriptBackend:
             "precision": self.options.precision,
             "threads": self.options.threads,
             "attention": "portable (part of the traced graph)",
+            **facts(self.device),
         }
 
     def close(self) -> None:
@@ -97,11 +105,20 @@ class TorchScriptBackend:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch.jit is deprecated, and so is what it calls
-                return torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
+                module = torch.jit.load(io.BytesIO(data), map_location=self.device).eval()
         except RuntimeError as error:
             raise BundleError(
                 f"{self.bundle.path}: torch cannot load {stored.file}: {_reason(error)}"
             ) from None
+        move_constants(module, self.device)
+        return module
+
+
+def move_constants(module: Any, device: torch.device) -> None:
+    """Has a traced module make its index vectors on a device: some traces name the one they were made on."""
+    for node in module.graph.findAllNodes("prim::Constant"):
+        if node.output().type().kind() == "DeviceObjType":
+            node.s_("value", str(device))
 
 
 def _reason(error: RuntimeError) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from polc_runtime.bundle.fields import parse_json
 from polc_runtime.errors import CheckpointError, first_line
 
 from .keymap import from_official, official_key
@@ -28,12 +29,19 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CheckpointError: the file is missing or damaged, or holds anything but tensors.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # of a pipe we would wait for bytes
+        raise CheckpointError(f"{path} is no plain file")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-                return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+                metadata = parse_json((file.metadata() or {}).get(METADATA_KEY, "{}"))
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            if not isinstance(metadata, dict):
+                raise CheckpointError(f"{path}: the metadata {METADATA_KEY} is not a JSON object")
+            return tensors, metadata
+        return _read_torch(path), {}
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except pickle.UnpicklingError:
@@ -41,12 +49,35 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is no file of plain weights: it is damaged or holds pickled objects, which are never "
             "loaded; save its state_dict alone"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+    except Exception as error:  # on hostile files torch's unpickler lets every kind through
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from None
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that torch.save wrote."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise CheckpointError(f"{path} is compressed, which torch.save never does: unpack it first")
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise CheckpointError(f"{path} holds no state_dict of tensors")
-    return state, {}
+    if strange := sorted(key for key, value in state.items() if not _holds_its_values(value)):
+        raise CheckpointError(f"{path} holds tensors of other kinds than plain weights: {some(strange)}")
+    return state
+
+
+def _holds_its_values(value: Tensor) -> bool:
+    """Whether a tensor is as large as it says: not sparse, on the CPU, no view that repeats itself."""
+    plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return (
+        plain
+        and not value.is_nested
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 def persistent(module: nn.Module) -> dict[str, Tensor]:
@@ -64,7 +95,7 @@ def fill(
     """Loads weights and makes the module ready for evaluation.
 
     Args:
-        module: what to fill.
+        module: what to fill; on the device `meta` its weights are compared and nothing is loaded.
         expected: its weights, by name.
         state: what to put there, under the same names; step counters are passed over.
         shown: turns our names into those of the file, for the messages.
@@ -82,8 +113,12 @@ def fill(
             raise CheckpointError(
                 f"{shown(key)} gives {key} the shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
             )
+        if value.is_meta:
+            continue
         if not state[key].float().sum().isfinite():  # as telling as a look at each value, and cheaper
             raise CheckpointError(f"{shown(key)} holds values that are not finite")
+    if any(value.is_meta for value in expected.values()):
+        return
     module.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
     module.eval()
 

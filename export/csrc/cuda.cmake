@@ -1,4 +1,5 @@
 # Builds the CUDA operators, libpolc_ops_cuda, where a CUDA compiler is found, and installs them into polc_runtime.
+# They serve PyTorch and, where cpu.cmake found ONNX Runtime's headers, ONNX Runtime.
 #
 #     POLC_CUDA                AUTO: where nvcc works (default); ON: or else fail; OFF: never
 #     POLC_CUDA_ARCHITECTURES  80-real;90 by default: code for 8.0 and 9.0, and PTX that newer devices translate
@@ -29,13 +30,28 @@ elseif(polc_cuda_missing AND POLC_CUDA STREQUAL "AUTO")
 elseif(polc_cuda_missing)
   message(FATAL_ERROR "POLC_CUDA=${POLC_CUDA}, but ${polc_cuda_missing}; or set POLC_CUDA=OFF")
 else()
-  add_library(polc_ops_cuda SHARED ${CMAKE_CURRENT_LIST_DIR}/na2d_cuda.cu)
-  set_target_properties(polc_ops_cuda PROPERTIES
+  # The kernels, which every library of CUDA operators holds.
+  find_package(CUDAToolkit REQUIRED)
+  add_library(polc_na2d_cuda OBJECT ${CMAKE_CURRENT_LIST_DIR}/na2d_cuda.cu)
+  set_target_properties(polc_na2d_cuda PROPERTIES
     CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_ARCHITECTURES "${POLC_CUDA_ARCHITECTURES}"
-    CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
-  if(UNIX)  # a host's own CUDA runtime and this one must not take each other's symbols
-    target_link_options(polc_ops_cuda PRIVATE "LINKER:--exclude-libs,ALL")
+    CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON)
+
+  # Makes a library of wrappers around them, which shows nothing but its own interface.
+  function(polc_add_cuda_library name)
+    add_library(${name} SHARED $<TARGET_OBJECTS:polc_na2d_cuda> ${ARGN})
+    set_target_properties(${name} PROPERTIES CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON CXX_VISIBILITY_PRESET hidden)
+    target_link_libraries(${name} PRIVATE CUDA::cudart_static)
+    if(UNIX)  # a host's own CUDA runtime and this one must not take each other's symbols
+      target_link_options(${name} PRIVATE "LINKER:--exclude-libs,ALL")
+    endif()
+    install(TARGETS ${name} LIBRARY DESTINATION polc_runtime)
+  endfunction()
+
+  polc_add_cuda_library(polc_ops_cuda ${CMAKE_CURRENT_LIST_DIR}/cuda_api.cc)
+  if(ORT_INCLUDE_DIR)  # found by cpu.cmake
+    target_sources(polc_ops_cuda PRIVATE ${CMAKE_CURRENT_LIST_DIR}/ort_cuda_op.cc)
+    target_include_directories(polc_ops_cuda SYSTEM PRIVATE ${ORT_INCLUDE_DIR})
   endif()
-  install(TARGETS polc_ops_cuda LIBRARY DESTINATION polc_runtime)
   message(STATUS "polc: CUDA operators for ${POLC_CUDA_ARCHITECTURES}")
 endif()

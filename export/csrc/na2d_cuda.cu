@@ -1,50 +1,40 @@
-// The CUDA operators as plain C functions on raw device pointers: PyTorch through ctypes (polc/attention/cuda.py).
-#include <exception>
-#include <new>
-#include <string>
+// The CUDA kernels, compiled for the devices of the build; the wrappers reach them through na2d_cuda_start.h.
+#include <type_traits>
+#include <utility>
 
 #include "na2d_cuda.cuh"
-#include "visibility.h"
+#include "na2d_cuda_start.h"
 
+namespace polc::na2d::cuda {
 namespace {
 
-enum Status { kStarted = 0, kRefused = 1, kCudaError = 2 };
-
-thread_local std::string last_error;
-
-template <class T>
-int start(const polc::na2d::cuda::Problem<T>& problem, void* stream) {
-  try {
-    last_error = polc::na2d::cuda::check(problem);
-    if (!last_error.empty()) return kRefused;
-    const cudaError_t status = polc::na2d::cuda::forward(problem, static_cast<cudaStream_t>(stream));
-    if (status == cudaSuccess) return kStarted;
-    last_error = cudaGetErrorString(status);
-  } catch (const std::bad_alloc&) {
-    last_error.clear();
-  }
-  return kCudaError;
+// Calls `run` with the request as a problem of its type.
+template <class Run>
+auto with_problem(const Request& r, const Run& run) {
+  const Bias bias = r.rpb_type == Type::kHalf ? Bias(static_cast<const __half*>(r.rpb))
+                                              : Bias(static_cast<const float*>(r.rpb));
+  const auto typed = [&](auto* out) {
+    using T = std::remove_pointer_t<decltype(out)>;
+    const auto tensor = [](const void* data) { return static_cast<const T*>(data); };
+    return run(Problem<T>{tensor(r.q), tensor(r.k), tensor(r.v), bias, out, r.batch, r.height, r.width, r.heads, r.dim,
+                          r.kernel, r.scale});
+  };
+  return r.type == Type::kHalf ? typed(static_cast<__half*>(r.out)) : typed(static_cast<float*>(r.out));
 }
 
 }  // namespace
 
-// Starts neighbourhood attention on the current device and a stream (a cudaStream_t); arguments as in
-// polc::na2d::cuda::Problem, all pointers to device memory, rpb may be null.
-// Returns 0 once it is under way; 1 where the arguments do not make a problem it takes; 2 where CUDA fails.
-POLC_EXPORT int polc_na2d_cuda_f32(const float* q, const float* k, const float* v, const float* rpb, float* out,
-                                   int64_t batch, int64_t height, int64_t width, int64_t heads, int64_t dim,
-                                   int64_t kernel, float scale, void* stream) {
-  return start<float>({q, k, v, rpb, out, batch, height, width, heads, dim, kernel, scale}, stream);
+std::string check(const Request& request) {
+  return with_problem(request, [](const auto& problem) { return check(problem); });
 }
 
-// The same with q, k, v and out in half precision; rpb stays float.
-POLC_EXPORT int polc_na2d_cuda_f16(const void* q, const void* k, const void* v, const float* rpb, void* out,
-                                   int64_t batch, int64_t height, int64_t width, int64_t heads, int64_t dim,
-                                   int64_t kernel, float scale, void* stream) {
-  return start<__half>({static_cast<const __half*>(q), static_cast<const __half*>(k), static_cast<const __half*>(v),
-                        rpb, static_cast<__half*>(out), batch, height, width, heads, dim, kernel, scale},
-                       stream);
+Outcome start(const Request& request, void* stream) {
+  std::string wrong = check(request);
+  if (!wrong.empty()) return {Status::kRefused, std::move(wrong)};
+  const cudaError_t status = with_problem(
+      request, [&](const auto& problem) { return forward(problem, static_cast<cudaStream_t>(stream)); });
+  if (status == cudaSuccess) return {Status::kStarted, ""};
+  return {Status::kFailed, cudaGetErrorString(status)};
 }
 
-// What this thread's last call of the functions above said in failing, or an empty text.
-POLC_EXPORT const char* polc_ops_cuda_error() { return last_error.c_str(); }
+}  // namespace polc::na2d::cuda

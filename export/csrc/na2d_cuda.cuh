@@ -1,19 +1,22 @@
-// Two-dimensional neighbourhood attention on CUDA devices: one kernel for every host (TensorRT, PyTorch), forward only.
+// Two-dimensional neighbourhood attention on CUDA devices: one kernel for every host (TensorRT, ONNX Runtime, PyTorch),
+// forward only.
 //
-// NOT YET RUN ON A GPU. It compiles for sm_80, sm_90 and PTX, and the same source, phase by phase for the threads of a
-// block, was run on the CPU (tests/export/csrc/na2d_cuda_driver.cc). Barriers, asynchronous copies, speed: unproven.
+// NOT YET RUN ON A GPU. It compiles for sm_80, sm_90 and PTX, and the same source was run on the CPU, phase by phase
+// for the threads of a block, with the instructions of a warp emulated (tests/export/csrc/na2d_cuda_emulation.h).
+// Barriers, asynchronous copies, speed: unproven; docs/cuda.md has what can be computed of the speed.
 //
 // For q, k, v [batch, height, width, heads, dim], contiguous float or half, dim 16, 32 or 64: along an axis of length
 // L, query i attends to keys start .. start + kernel - 1, start = clamp(i - kernel / 2, 0, L - kernel) (every key where
-// L < kernel), with logits scale * q.k + rpb[head, key - query + kernel - 1 by axis]. Products, softmax and rpb are
-// float. The specification is polc/attention/reference.py.
+// L < kernel), with logits scale * q.k + rpb[head, key - query + kernel - 1 by axis]. Products and softmax are float,
+// rpb is float or half. The specification is polc/attention/reference.py.
 //
 // A block takes a tile of queries of one head. Kernels 3 and 7 put the tile's keys and values in shared memory: the
 // rows and columns from the first query's start to the last one's start + kernel, all inside the map. Elements lie in
 // chunks of 16 bytes, chunk c of every key side by side: eight threads with neighbouring queries then read 128 bytes in
-// a row, without bank conflicts. A thread takes kRows queries below one another, so that a key once read serves several
-// of them: at one query a thread, reading shared memory would take three times as long as reading q, k, v and writing
-// out. The softmax runs along, a row of keys at a time. Every other problem reads keys from global memory, key by key.
+// a row, without bank conflicts. Floats are multiplied by ordinary arithmetic (na2d_cuda_block.inc): a thread takes
+// kRows queries below one another, so that a key once read serves several of them, and the softmax runs along, a row of
+// keys at a time. Halves are multiplied by tensor cores (na2d_cuda_mma.inc), without which they would take as long as
+// floats. Every other problem reads keys from global memory, key by key.
 //
 // Away from nvcc the host must bring what it uses of CUDA, and gets everything but the launch. C++17.
 #pragma once
@@ -23,23 +26,36 @@
 #include <cuda_pipeline_primitives.h>
 #include <cuda_runtime.h>
 #define POLC_UNROLL _Pragma("unroll")
+#define POLC_NO_UNROLL _Pragma("unroll 1")
 #else
 #define POLC_UNROLL
+#define POLC_NO_UNROLL
 #endif
 
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <type_traits>
 
 namespace polc::na2d::cuda {
+
+// A relative position bias [heads, 2 * kernel - 1, 2 * kernel - 1] in float or half; null for none.
+struct Bias {
+  Bias() = default;
+  Bias(const float* values) : values(values) {}
+  Bias(const __half* values) : values(values), half(true) {}
+
+  const void* values = nullptr;
+  bool half = false;
+};
 
 template <class T>  // float or __half
 struct Problem {
   const T* q;
   const T* k;
   const T* v;
-  const float* rpb;  // [heads, 2 * kernel - 1, 2 * kernel - 1], or null for no bias
+  Bias rpb;
   T* out;
   int64_t batch, height, width, heads, dim;
   int64_t kernel;  // odd
@@ -47,6 +63,7 @@ struct Problem {
 };
 
 #include "na2d_cuda_block.inc"
+#include "na2d_cuda_mma.inc"
 
 // What is wrong with a problem, or an empty string. Null pointers other than rpb are the caller's to check.
 template <class T>
@@ -70,16 +87,22 @@ std::string check(const Problem<T>& p) {
   return "";
 }
 
+// The kind of block for kernel K, where map and scale are large enough for it.
+template <class T, int D, int K>
+using TiledBlock = std::conditional_t<std::is_same_v<T, __half>, MmaBlock<D, K>, Block<float, D, K>>;
+
 template <class T, int D, int K, class Run>
-auto run_tiled(int64_t memory, const Run& run) {
-  if (Block<T, D, K>::kMemoryBytes > memory) return run(static_cast<Block<T, D, 0>*>(nullptr));
-  return run(static_cast<Block<T, D, K>*>(nullptr));
+auto run_tiled(const Problem<T>& p, int64_t memory, const Run& run) {
+  using Kind = TiledBlock<T, D, K>;
+  const bool suits = p.height >= Kind::kLeastHeight && p.width >= K && p.scale >= Kind::kLeastScale;
+  if (suits && Kind::kMemoryBytes <= memory) return run(static_cast<Kind*>(nullptr));
+  return run(static_cast<Block<T, D, 0>*>(nullptr));
 }
 
 template <class T, int D, class Run>
 auto run_dim(const Problem<T>& p, int64_t memory, const Run& run) {
-  if (p.kernel == 3 && p.width >= 3) return run_tiled<T, D, 3>(memory, run);
-  if (p.kernel == 7 && p.width >= 7) return run_tiled<T, D, 7>(memory, run);
+  if (p.kernel == 3) return run_tiled<T, D, 3>(p, memory, run);
+  if (p.kernel == 7) return run_tiled<T, D, 7>(p, memory, run);
   return run(static_cast<Block<T, D, 0>*>(nullptr));
 }
 
@@ -97,23 +120,25 @@ auto dispatch(const Problem<T>& p, int64_t memory, const Run& run) {
 #if defined(__CUDACC__)
 namespace polc::na2d::cuda {
 
-template <class T, int D, int K>
-__global__ void __launch_bounds__(Block<T, D, K>::kThreads) attention(const Problem<T> problem) {
+template <class Kind>
+__global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocksAtOnce)
+    attention(const Problem<typename Kind::Element> problem) {
   extern __shared__ uint4 memory[];
-  Block<T, D, K> block(problem, blockIdx.x, threadIdx.x, memory);
+  Kind block(problem, blockIdx.x, threadIdx.x, memory);
   block.load();
   __syncthreads();
   block.attend();
-  __syncthreads();
-  block.put();
-  __syncthreads();
-  block.store();
+  if constexpr (Kind::kPuts) {
+    __syncthreads();
+    block.put();
+    __syncthreads();
+    block.store();
+  }
 }
 
-template <class T, int D, int K>
-cudaError_t launch(const Problem<T>& problem, cudaStream_t stream, const Block<T, D, K>*) {
-  using Kind = Block<T, D, K>;
-  const auto kernel = &attention<T, D, K>;
+template <class Kind>
+cudaError_t launch(const Problem<typename Kind::Element>& problem, cudaStream_t stream) {
+  const auto kernel = &attention<Kind>;
   const cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Kind::kMemoryBytes);
   if (status != cudaSuccess) return status;
@@ -135,9 +160,12 @@ cudaError_t forward(const Problem<T>& problem, cudaStream_t stream) {
   if (status == cudaSuccess)
     status = cudaDeviceGetAttribute(&memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (status != cudaSuccess) return status;
-  return dispatch(problem, memory, [&](auto* kind) { return launch(problem, stream, kind); });
+  return dispatch(problem, memory, [&](auto* kind) {
+    return launch<std::remove_pointer_t<decltype(kind)>>(problem, stream);
+  });
 }
 
 }  // namespace polc::na2d::cuda
 #endif
 #undef POLC_UNROLL
+#undef POLC_NO_UNROLL

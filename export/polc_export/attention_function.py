@@ -29,6 +29,12 @@ DOMAIN = "polc"
 OP_TYPE = "NeighborhoodAttention2D"
 OP_VERSION = 1
 
+PLUGIN_ATTRIBUTES = {"plugin_version": str(OP_VERSION), "plugin_namespace": ""}
+"""What TensorRT's parser looks a plugin up by, besides the operator's name; it does not read the domain.
+
+These are the parser's defaults. No other runtime reads them.
+"""
+
 MIN_OPSET = 13
 """The first opset whose Softmax and Unsqueeze are those of the body."""
 
@@ -39,7 +45,7 @@ _INPUTS = ("q", "k", "v", "rpb")
 _INTERIOR = 1  # the pattern of the tiles that no border touches
 
 
-def attention_function(loop: bool = True, opset: int = 20) -> onnx.FunctionProto:
+def attention_function(loop: bool = True, opset: int = 20, half: bool = False) -> onnx.FunctionProto:
     """Builds the portable body of `polc::NeighborhoodAttention2D`.
 
     One function serves every size, batch, number of heads and odd kernel size. Inputs q, k, v
@@ -50,6 +56,8 @@ def attention_function(loop: bool = True, opset: int = 20) -> onnx.FunctionProto
         loop: work on one row of tiles at a time, as fast and in a seventh of the memory; without, the body
             has no Loop and no If, for runtimes that cannot take them.
         opset: version of the default domain, the model's.
+        half: q, k, v and the output are float16, and so are both products; bias and softmax stay float32,
+            where the -1e9 that masks a key is a number.
 
     Raises:
         ExportError: the opset is older than the operators used.
@@ -59,7 +67,7 @@ def attention_function(loop: bool = True, opset: int = 20) -> onnx.FunctionProto
             f"the portable attention needs opset {MIN_OPSET} or later, got {opset}; export with a later one"
         )
     b = GraphBuilder()
-    task = _Task.of(b)
+    task = _Task.of(b, half)
     tiled = _attend_by_rows(task) if loop else _attend_at_once(task)
     tiled.untile(task)
     return helper.make_function(
@@ -73,7 +81,7 @@ def attention_function(loop: bool = True, opset: int = 20) -> onnx.FunctionProto
     )
 
 
-def add_attention_function(model: onnx.ModelProto, loop: bool = True) -> onnx.ModelProto:
+def add_attention_function(model: onnx.ModelProto, loop: bool = True, half: bool = False) -> onnx.ModelProto:
     """Gives a model the body of its attention nodes, in place; a model without such nodes stays as it is.
 
     A body the model already has is replaced.
@@ -81,6 +89,7 @@ def add_attention_function(model: onnx.ModelProto, loop: bool = True) -> onnx.Mo
     Args:
         model: its opset of the default domain becomes the function's.
         loop: as for `attention_function`.
+        half: likewise; one model's attention nodes are all of one type.
 
     Returns:
         The same model.
@@ -88,10 +97,10 @@ def add_attention_function(model: onnx.ModelProto, loop: bool = True) -> onnx.Mo
     Raises:
         ExportError: the model's opset is too old.
     """
-    if not any(_is_attention(node) for node in _all_nodes(model)):
+    if not has_attention(model):
         return model
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    function = attention_function(loop, opsets.get("", opsets.get("ai.onnx", 0)))
+    function = attention_function(loop, opsets.get("", opsets.get("ai.onnx", 0)), half)
     kept = [f for f in model.functions if (f.domain, f.name) != (DOMAIN, OP_TYPE)]
     del model.functions[:]
     model.functions.extend([*kept, function])
@@ -99,6 +108,16 @@ def add_attention_function(model: onnx.ModelProto, loop: bool = True) -> onnx.Mo
         model.opset_import.append(helper.make_opsetid(DOMAIN, OP_VERSION))
     model.ir_version = max(model.ir_version, _MIN_IR_VERSION)
     return model
+
+
+def has_attention(model: onnx.ModelProto) -> bool:
+    """Whether a model holds an attention node."""
+    return any(is_attention(node) for node in _all_nodes(model))
+
+
+def is_attention(node: onnx.NodeProto) -> bool:
+    """Whether a node is `polc::NeighborhoodAttention2D`."""
+    return (node.domain, node.op_type) == (DOMAIN, OP_TYPE)
 
 
 def register_schema() -> None:
@@ -114,12 +133,17 @@ def register_schema() -> None:
         DOMAIN,
         OP_VERSION,
         doc="Neighbourhood attention on [B, H, W, heads, dim] with the window shifted inwards at borders.",
-        inputs=[schema.FormalParameter(name, "T") for name in _INPUTS],
+        inputs=[schema.FormalParameter(name, "T") for name in _INPUTS[:3]]
+        + [schema.FormalParameter(_INPUTS[3], "tensor(float)")],
         outputs=[schema.FormalParameter("out", "T")],
-        type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "Type of all tensors.")],
+        type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "Type of q, k, v and the output.")],
         attributes=[
             schema.Attribute("kernel_size", kind.INT, "Side of the neighbourhood, odd.", required=True),
             schema.Attribute("scale", kind.FLOAT, "Factor on q.k before the bias.", required=True),
+            *(
+                schema.Attribute(name, kind.STRING, "For TensorRT's parser.", required=False)
+                for name in PLUGIN_ATTRIBUTES
+            ),
         ],
     )
     definition.set_type_and_shape_inference_function(_output_is_like_q)
@@ -132,10 +156,6 @@ def _output_is_like_q(context: shape_inference.InferenceContext) -> None:
     query = context.get_input_type(0)
     if query is not None:
         context.set_output_type(0, query)
-
-
-def _is_attention(node: onnx.NodeProto) -> bool:
-    return (node.domain, node.op_type) == (DOMAIN, OP_TYPE)
 
 
 def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -188,17 +208,19 @@ class _Task:
     columns: _Axis
     bias: Value  # [4, columns, heads, T*T, P*P], by pattern of the row of tiles
     scale: Value
+    half: bool
     query_row: Value  # [rows, T*T]: the row's part of the index into [H*W*heads],
     query_column: Value  # [columns, heads, T*T]: the column's and head's part
     key_row: Value  # [rows, P*P]
     key_column: Value  # [columns, heads, P*P]
 
     @staticmethod
-    def of(b: GraphBuilder) -> _Task:
+    def of(b: GraphBuilder, half: bool) -> _Task:
         """Writes the part of the body before the attention itself."""
         shape = b.op("Shape", b.input("q"))
         batch, height, width, heads, dim = (shape.take(i) for i in range(5))
         kernel, scale = b.attribute("kernel_size", "int"), b.attribute("scale", "float")
+        scale = scale.cast(onnx.TensorProto.FLOAT16) if half else scale
         tile = b.op("Max", kernel // 2 + 1, _LEAST_TILE, name="tile")
         patch = b.op("Add", tile, kernel - 1, name="patch")
         query_slot, key_slot = _slots(b, tile), _slots(b, patch)
@@ -223,6 +245,7 @@ class _Task:
             columns=columns,
             bias=_bias(b, heads, kernel, rows, columns),
             scale=scale,
+            half=half,
             query_row=rows.query * (width * heads),
             query_column=columns.query.expand(1) * heads + head,
             key_row=rows.key * (width * heads),
@@ -326,7 +349,10 @@ def _attend_by_rows(task: _Task) -> _Tiled:
             helper.make_tensor_value_info(row.name, onnx.TensorProto.INT64, []),
             helper.make_tensor_value_info(going.name, onnx.TensorProto.BOOL, []),
         ],
-        [helper.make_tensor_value_info(going_on.name, onnx.TensorProto.BOOL, []), _floats(values)],
+        [
+            helper.make_tensor_value_info(going_on.name, onnx.TensorProto.BOOL, []),
+            _floats(values, onnx.TensorProto.FLOAT16 if task.half else onnx.TensorProto.FLOAT),
+        ],
     )
     row_size = task.columns.count * task.heads * task.area
     return _Tiled(
@@ -355,9 +381,11 @@ def _attend(task: _Task, query: Value, key: Value, with_bias: Callable[[Value], 
     q, k, v = task.q.take(query, axis=1), task.k.take(key, axis=1), task.v.take(key, axis=1)
     # ONNX Runtime makes one multiplication of scaling, transposing and multiplying.
     scores = b.op("MatMul", q * task.scale, k.permute(0, 1, 2, 4, 3))
-    return b.op("MatMul", b.op("Softmax", with_bias(scores), axis=-1), v)
+    biased = with_bias(scores.cast(onnx.TensorProto.FLOAT) if task.half else scores)
+    weights = b.op("Softmax", biased, axis=-1)
+    return b.op("MatMul", weights.cast(onnx.TensorProto.FLOAT16) if task.half else weights, v)
 
 
-def _floats(value: Value) -> onnx.ValueInfoProto:
+def _floats(value: Value, kind: int = onnx.TensorProto.FLOAT) -> onnx.ValueInfoProto:
     """The declaration of a subgraph's output of tiles, the shape left to the runtime."""
-    return helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, [None] * 5)
+    return helper.make_tensor_value_info(value.name, kind, [None] * 5)

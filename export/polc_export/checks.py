@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.cbook
 import numpy as np
 
 from polc_runtime.backends import Backend, FloatArray
@@ -71,6 +71,30 @@ class Agreement(Check):
         return f"{mark} {self.name}: {measured} ({self.cases} cases)"
 
 
+@dataclass
+class Least(Check):
+    """A check of what must not be too small: `error` is the smallest value found."""
+
+    error: float = math.inf
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value reaches the limit, NaN not doing so."""
+        return self.error >= self.limit
+
+    def add(self, error: float) -> None:
+        """Takes one more value into account."""
+        self.error = error if error != error else min(self.error, error)
+        self.cases += 1
+
+    def line(self) -> str:
+        """For people, marked."""
+        mark = "ok  " if self.passed else "FAIL"
+        return (
+            f"{mark} {self.name}: {self.error:.4g} {self.unit}, least {self.limit:.4g} ({self.cases} cases)"
+        )
+
+
 class Checks(dict[str, Check]):
     """Checks by name, made when they are first added to.
 
@@ -87,10 +111,15 @@ class Checks(dict[str, Check]):
         name = self.prefix + name
         self.setdefault(name, Check(name, limit, unit)).add(error)
 
-    def add_agreement(self, name: str, differing: float) -> None:
-        """Takes one comparison of predictions into account, none of which may differ."""
+    def add_agreement(self, name: str, differing: float, limit: float = 0.0) -> None:
+        """Takes one comparison of predictions into account, of which a share may differ, usually none."""
         name = self.prefix + name
-        self.setdefault(name, Agreement(name, 0.0, "of all differ")).add(differing)
+        self.setdefault(name, Agreement(name, limit, "of all differ")).add(differing)
+
+    def add_least(self, name: str, value: float, limit: float, unit: str) -> None:
+        """Takes one value into account that must not be under the limit."""
+        name = self.prefix + name
+        self.setdefault(name, Least(name, limit, unit)).add(value)
 
     def require(self) -> tuple[Check, ...]:
         """All checks.
@@ -103,15 +132,36 @@ class Checks(dict[str, Check]):
         return tuple(self.values())
 
 
+def passed(checks: Checks, report: Report) -> tuple[Check, ...]:
+    """All checks, each reported in a line.
+
+    Raises:
+        ExportError: one of them missed its limit.
+    """
+    for check in checks.values():
+        report(check.line())
+    return checks.require()
+
+
 def named_checks(backend: Backend | None) -> Checks:
     """No checks yet; their names will begin with the backend's, unless it is None: ONNX Runtime."""
     return Checks() if backend is None else Checks(f"{backend.name} ")
 
 
 def sample_photo(path: Path | None = None) -> Pixels:
-    """A photo to validate on, uint8 [H,W,3]: the given file, or the portrait that matplotlib carries."""
+    """A photo to validate on, uint8 [H,W,3]: the given file, or the portrait that matplotlib carries.
+
+    Raises:
+        ExportError: no file is given, and matplotlib is not installed.
+    """
     if path is not None:
         return read_image(path).pixels
+    try:
+        import matplotlib.cbook
+    except ImportError:
+        raise ExportError(
+            "matplotlib, which carries the photo to validate on, is not installed: pass another by --photo"
+        ) from None
     return read_image(Path(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))).pixels
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,19 @@ from polc_runtime.cli.program import HELP, run_program, version_option
 from polc_runtime.errors import UsageError
 
 from .opsets import DEFAULT_OPSET, OPSETS
+from .tensorrt import EngineOptions, engine_options
 
 if TYPE_CHECKING:
-    from .export import ExportOptions
+    from polc_runtime import Bundle
 
-FORMATS = ("onnx", "torchscript")
+    from .checks import Check, Report
+    from .export import ExportOptions
+    from .variants import Variants
+
+    Made = tuple[Bundle, tuple[Check, ...]]
+
+FORMATS = ("onnx", "torchscript", "tensorrt")
+PRECISIONS = ("fp32", "fp16")
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})=(.+)")
 
 
@@ -49,6 +58,8 @@ Examples:
   polc-export --stage1 polc.pth.tar --out polc.bundle --photo holiday.jpg --force
   polc-export --stage1 model.safetensors --out model.bundle --json > report.json
   polc-export --stage1 model.safetensors --format torchscript
+  polc-export --stage1 model.safetensors --precision fp16 --format tensorrt
+  polc-export --bundle polc.bundle --precision fp16 --format tensorrt --force
   polc-export --stage2 convnext.pth.tar --stage2 scenes=pspnet.pth.tar --with-pixels
   polc-export --bundle polc.bundle --stage2 pets=deit.safetensors --labels pets.txt --force
   polc-export convert polc.pth.tar polc.safetensors""",
@@ -71,7 +82,7 @@ Examples:
     "--bundle",
     metavar="BUNDLE",
     type=click.Path(path_type=Path),
-    help="A bundle to add the tasks to; written to --out, or in place with --force.",
+    help="A bundle to add tasks, precisions or formats to; written to --out, or in place with --force.",
 )
 @click.option(
     "--out",
@@ -95,7 +106,16 @@ Examples:
     "formats",
     type=click.Choice(FORMATS),
     multiple=True,
-    help="What to write besides onnx, which is always written: torchscript, for libtorch. Repeatable.",
+    help="What to write besides onnx, which is always written: torchscript, for libtorch; tensorrt, ONNX for "
+    "TensorRT's parser. Repeatable.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    help="What to write besides fp32, which is always written: fp16, of every graph but those of the entropy "
+    "model. Repeatable.",
 )
 @click.option("--name", help="What the bundle calls the model. Default: the checkpoint's file name.")
 @click.option(
@@ -110,17 +130,20 @@ Examples:
     type=click.Path(path_type=Path),
     help="Image to validate on. Default: a portrait that matplotlib carries.",
 )
-@click.option("--no-validate", is_flag=True, help="Skip the comparison with PyTorch.")
+@click.option("--no-validate", is_flag=True, help="Skip the comparisons.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+@engine_options
 @version_option()
 @click.pass_context
 def _group(context: click.Context, **options: Any) -> int | None:
     """Export checkpoints to a bundle: ONNX graphs, entropy tables and a manifest that any machine runs.
 
-    Every graph is compared with PyTorch on a real photo, at several sizes and qualities; one line a check
-    says what was measured. A bundle that misses a bound is not written. Exit codes: 0, 2 for an error, 130
-    when interrupted.
+    Every graph is compared with PyTorch on a real photo, at several sizes and qualities, fp16 and tensorrt
+    graphs with the fp32 ones; one line a check says what was measured. A bundle that misses a bound is not
+    written. With --bundle alone, fp16 and tensorrt are made of its files, without PyTorch; with --format
+    tensorrt engines are then built, if TensorRT and a GPU are here. Exit codes: 0, 2 for an error, 130 when
+    interrupted.
     """
     if context.invoked_subcommand is not None:
         return None
@@ -133,13 +156,17 @@ def _export(
     bundle: Path | None,
     out: Path | None,
     as_json: bool,
+    engines: EngineOptions,
     **options: Any,
 ) -> int:
     if stage1 is None and not stage2 and bundle is None:
         raise UsageError("nothing to export: pass --stage1 CKPT or --stage2 CKPT")
-    from .export import export_bundle
     from .interrupts import remembered
-    from .tasks import Stage2
+
+    alone = stage1 is None and not stage2 and bundle is not None and _only_variants(**options)
+    with_engines = alone and "tensorrt" in options["formats"]
+    if engines != EngineOptions() and not with_engines:
+        raise UsageError("options of engines were given; they take --bundle BUNDLE --format tensorrt alone")
 
     def report(line: str) -> None:
         check_interrupt()
@@ -149,24 +176,101 @@ def _export(
             say(line)
 
     started = time.perf_counter()
-    sources = [Stage2(path, name) for name, path in stage2]
     with remembered() as check_interrupt:
-        result = export_bundle(stage1, out, _options(**options), report, stage2=sources, bundle=bundle)
-    seconds = time.perf_counter() - started
-    facts = result.bundle.describe()
+        if alone and bundle is not None:
+            made, checks = _extended(bundle, out, report, **options)
+            if with_engines:
+                _build_engines(made, engines, options["precisions"], report)
+        else:
+            made, checks = _exported(stage1, stage2, bundle, out, report, **options)
+    _tell(made, checks, time.perf_counter() - started, as_json)
+    return 0
+
+
+def _exported(
+    stage1: Path | None,
+    stage2: tuple[tuple[str | None, Path], ...],
+    bundle: Path | None,
+    out: Path | None,
+    report: Report,
+    **options: Any,
+) -> Made:
+    """A bundle from checkpoints, with PyTorch."""
+    from .export import export_bundle
+    from .tasks import Stage2
+
+    sources = [Stage2(path, name) for name, path in stage2]
+    result = export_bundle(stage1, out, _options(**options), report, stage2=sources, bundle=bundle)
+    return result.bundle, result.checks
+
+
+def _only_variants(
+    formats: tuple[str, ...],
+    precisions: tuple[str, ...],
+    family: str | None,
+    labels: tuple[tuple[str | None, Path], ...],
+    with_pixels: bool,
+    **options: Any,
+) -> bool:
+    """Whether nothing is asked for but what is derived from a bundle's own files."""
+    return bool(_variants(formats, precisions)) and not (
+        "torchscript" in formats or family or labels or with_pixels
+    )
+
+
+def _variants(formats: tuple[str, ...], precisions: tuple[str, ...]) -> Variants:
+    from .variants import Variants
+
+    return Variants("fp16" in precisions, "tensorrt" in formats)
+
+
+def _extended(
+    bundle: Path,
+    out: Path | None,
+    report: Report,
+    formats: tuple[str, ...],
+    precisions: tuple[str, ...],
+    name: str | None,
+    photo: Path | None,
+    no_validate: bool,
+    force: bool,
+    **options: Any,
+) -> Made:
+    """A bundle from a bundle, without PyTorch; its opset stays."""
+    from .extend import extend_bundle
+
+    wanted = _variants(formats, precisions)
+    return extend_bundle(
+        bundle, out, wanted, report, validate=not no_validate, photo=photo, name=name, force=force
+    )
+
+
+def _build_engines(
+    bundle: Bundle, engines: EngineOptions, precisions: tuple[str, ...], report: Report
+) -> None:
+    """Builds TensorRT engines, or says in one line why that is not possible here."""
+    from .tensorrt.build import build_or_notice
+
+    for precision in precisions or PRECISIONS[:1]:
+        build_or_notice(bundle, replace(engines, precision=precision), report)
+
+
+def _tell(made: Bundle, checks: tuple[Check, ...], seconds: float, as_json: bool) -> None:
+    """Prints what the bundle now holds."""
+    facts = made.describe()
     if as_json:
         click.echo(json.dumps({"command": "export", "seconds": round(seconds, 2), **facts}, indent=2))
-        return 0
-    checks = f"{len(result.checks)} checks passed" if result.checks else "not validated"
-    size = sum(graph["bytes"] for graph in facts["graphs"])
+        return
+    told = f"{len(checks)} checks passed" if checks else "not validated"
+    size = sum((made.path / stored.file).stat().st_size for g in made.manifest.graphs for stored in g.files())
     tasks = "".join(f", task {task['name']}" for task in facts["tasks"])
     graphs = f"{len(facts['graphs'])} graphs, {size / 1e6:.1f} MB"
-    click.echo(f"{result.bundle.path}: {graphs}{tasks}, {checks}, {seconds:.0f} s")
-    return 0
+    click.echo(f"{made.path}: {graphs}{tasks}, {told}, {seconds:.0f} s")
 
 
 def _options(
     formats: tuple[str, ...],
+    precisions: tuple[str, ...],
     name: str | None,
     opset: int,
     photo: Path | None,
@@ -184,7 +288,10 @@ def _options(
     if len(files) < len(labels):
         raise UsageError("--labels is given twice for one task")
     tasks = TaskOptions(family, files, with_pixels)
-    return ExportOptions(opset, not no_validate, photo, name, force, tasks, "torchscript" in formats)
+    variants = _variants(formats, precisions)
+    return ExportOptions(
+        opset, not no_validate, photo, name, force, tasks, "torchscript" in formats, variants
+    )
 
 
 @_group.command(

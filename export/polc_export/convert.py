@@ -35,16 +35,11 @@ def convert_checkpoint(
     if official_layout and len(loaded.tasks) > 1:
         names = ", ".join(loaded.tasks)
         raise CheckpointError(f"{checkpoint} holds the tasks {names}; the official layout has place for one")
-    temporary = out.with_name(f".{out.name}.part{out.suffix}")
-    try:
-        if official_layout:
-            task = next(iter(loaded.tasks.values()), None)
-            save_official(temporary, loaded.codec, loaded.stored_tables, task)
-        else:
-            save_checkpoint(temporary, loaded.codec, loaded.metadata, loaded.stored_tables, loaded.tasks)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if official_layout:
+        task = next(iter(loaded.tasks.values()), None)
+        save_official(out, loaded.codec, loaded.stored_tables, task)
+    else:
+        save_checkpoint(out, loaded.codec, loaded.metadata, loaded.stored_tables, loaded.tasks)
     return {
         "input": str(checkpoint),
         "output": str(out),

@@ -15,20 +15,16 @@ from polc_runtime.bundle import Manifest
 from polc_runtime.errors import UsageError
 from polc_runtime.images import Pixels
 
-from .checks import Check, Checks, Report, sample_photo
+from .bundle_folder import appearing, check_target, copy_bundle, write_manifest
+from .checks import Check, Report, passed, sample_photo
 from .opsets import DEFAULT_OPSET
 from .tasks import Stage2, TaskExport, TaskOptions, load_stage2, task_exports
+from .tolerances import measure_tolerances
 from .validate import validate
 from .validate_tasks import validate_tasks
-from .writer import (
-    add_tasks,
-    add_torchscript,
-    appearing,
-    check_target,
-    copy_bundle,
-    write_bundle,
-    write_manifest,
-)
+from .validate_variants import validate_variants
+from .variants import Variants, add_variants
+from .writer import add_tasks, add_torchscript, write_bundle
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,7 @@ class ExportOptions:
         force: whether an existing bundle is replaced.
         tasks: how tasks are exported.
         torchscript: whether every graph is traced for TorchScript too.
+        variants: what to derive from the ONNX files: float16 graphs, and graphs for TensorRT.
     """
 
     opset: int = DEFAULT_OPSET
@@ -52,6 +49,7 @@ class ExportOptions:
     force: bool = False
     tasks: TaskOptions = TaskOptions()
     torchscript: bool = False
+    variants: Variants = Variants()
 
 
 @dataclass(frozen=True)
@@ -127,12 +125,18 @@ def export_bundle(
             specs = [codec_graphs(checkpoint.codec), *(task.specs() for task in tasks)]
             graphs = [spec for group in specs for spec in group.values()]
             manifest = add_torchscript(folder, manifest, graphs, report)
+        manifest, added = add_variants(folder, manifest, options.variants, report)
         if photo is not None:
             made = Bundle(folder, manifest)
-            checks = () if base else _passed(validate(made, checkpoint.codec, photo, report), report)
-            checks += _passed(validate_tasks(made, checkpoint.codec, tasks, photo, report), report)
+            if base is None:
+                codec_checks = validate(made, checkpoint.codec, photo, report)
+                tolerances = measure_tolerances(codec_checks, made, checkpoint.codec, photo, report)
+                manifest = replace(manifest, tolerances=tolerances)
+                checks = passed(codec_checks, report)
+            checks += passed(validate_tasks(made, checkpoint.codec, tasks, photo, report), report)
             if options.torchscript:
                 checks += _validate_torchscript(made, checkpoint.codec, tasks, photo, report)
+            checks += passed(validate_variants(made, added, photo, report), report)
             write_manifest(folder, manifest, checks)
     return ExportResult(Bundle.load(out), checks)
 
@@ -140,18 +144,20 @@ def export_bundle(
 def _check_arguments(
     stage1: Path | None, stage2: Sequence[Stage2], bundle: Path | None, options: ExportOptions
 ) -> None:
+    if options.tasks != TaskOptions() and not stage2:
+        raise UsageError("--family, --labels and --with-pixels are about tasks; pass --stage2 CKPT too")
     if stage1 is None and not stage2:
         if bundle is not None and options.torchscript:
             raise UsageError(
                 "--format torchscript traces the PyTorch model, which a bundle does not hold; pass "
                 "--stage1 CKPT in place of --bundle, or --stage2 CKPT too"
             )
-        needed = "--stage1 CKPT or --stage2 CKPT" if bundle is None else "--stage2 CKPT to add to the bundle"
+        needed = "--stage1 CKPT or --stage2 CKPT"
+        if bundle is not None:
+            needed = "--stage2 CKPT, --precision fp16 or --format tensorrt to add to the bundle"
         raise UsageError(f"nothing to export: pass {needed}")
     if stage1 is not None and bundle is not None:
         raise UsageError("--stage1 and --bundle both bring a codec; pass one of them")
-    if options.tasks != TaskOptions() and not stage2:
-        raise UsageError("--family, --labels and --with-pixels are about tasks; pass --stage2 CKPT too")
 
 
 def _start(
@@ -175,16 +181,5 @@ def _validate_torchscript(
 ) -> tuple[Check, ...]:
     """The same checks, of the TorchScript files."""
     backend = TorchScriptBackend(made, BackendOptions())
-    checks = _passed(validate(made, codec, photo, report, backend), report)
-    return checks + _passed(validate_tasks(made, codec, tasks, photo, report, backend), report)
-
-
-def _passed(checks: Checks, report: Report) -> tuple[Check, ...]:
-    """All checks, each reported in a line.
-
-    Raises:
-        ExportError: one of them missed its limit.
-    """
-    for check in checks.values():
-        report(check.line())
-    return checks.require()
+    checks = passed(validate(made, codec, photo, report, backend), report)
+    return checks + passed(validate_tasks(made, codec, tasks, photo, report, backend), report)

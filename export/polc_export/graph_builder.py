@@ -57,6 +57,10 @@ class Value:
         lengths = [self.builder.value(size).expand(0) for size in sizes]
         return self.builder.op("Reshape", self, self.builder.op("Concat", *lengths, axis=0))
 
+    def cast(self, kind: int) -> Value:
+        """The same elements as another type, one of `onnx.TensorProto`'s."""
+        return self.builder.op("Cast", self, to=kind)
+
     def permute(self, *axes: int) -> Value:
         """The axes in another order."""
         return self.builder.op("Transpose", self, perm=axes)

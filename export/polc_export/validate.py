@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-import polc
-from polc.backend import TorchBackend
 from polc_runtime import Bundle, Codec
 from polc_runtime.backends import Backend, FloatArray
 from polc_runtime.coding.schedule import gather, scatter, schedule
@@ -17,6 +16,9 @@ from polc_runtime.images import Pixels, from_tensor, to_tensor
 from polc_runtime.latent import quantize
 
 from .checks import Checks, Report, crop, named_checks, relative_error
+
+if TYPE_CHECKING:
+    import polc
 
 SYMBOL_TOLERANCE = 2e-4
 """Largest share of symbols, and of table rows, that may differ: values that lie on a boundary."""
@@ -36,9 +38,23 @@ class GraphRun:
 
 
 def run_graphs(
-    backend: Backend, tables: EntropyTables, channels: int, image: FloatArray, quality: float
+    backend: Backend,
+    tables: EntropyTables,
+    channels: int,
+    image: FloatArray,
+    quality: float,
+    hyper_analysis: bool = True,
 ) -> Iterator[GraphRun]:
-    """Runs a whole encode and decode of an image [1,3,H,W], graph after graph, each on what came before."""
+    """Runs a whole encode and decode of an image [1,3,H,W], graph after graph, each on what came before.
+
+    Args:
+        backend: what runs the graphs.
+        tables: for the hyper-latent's medians.
+        channels: of the latent.
+        image: float32 in 0..1.
+        quality: of the compression.
+        hyper_analysis: whether there is that graph, which gives the same z as analysis.
+    """
     level = np.array([quality], np.float32)
 
     def run(graph: str, **inputs: FloatArray) -> GraphRun:
@@ -46,7 +62,8 @@ def run_graphs(
 
     yield (analysis := run("analysis", image=image, quality=level))
     y, z = analysis.outputs["y"], analysis.outputs["z"]
-    yield run("hyper_analysis", y=y, quality=level)
+    if hyper_analysis:
+        yield run("hyper_analysis", y=y, quality=level)
     medians = tables.medians[:, None, None]
     z_hat = quantize(z - medians, "hyper-latent").astype(np.float32) + medians
     yield (hyper := run("hyper_synthesis", z_hat=z_hat, quality=level))
@@ -146,6 +163,8 @@ def validate(
         report: called with a line for each case begun.
         backend: what runs the bundle's graphs, named in the checks; None for ONNX Runtime.
     """
+    from polc.backend import TorchBackend
+
     checks = named_checks(backend)
     with Codec(bundle, backend or "onnxruntime") as codec:
         tables, channels = codec.latent_coder.tables, codec.latent_coder.channels

@@ -1,36 +1,28 @@
-"""Writes a bundle: every graph, the tables and the manifest, in a folder that appears whole or not at all."""
+"""Writes the graphs of PyTorch models, and the tables, into the folder of a bundle."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import platform
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
 from polc import Codec, codec_id, fingerprint
 from polc.graphs import GraphSpec, codec_graphs
-from polc_runtime.bundle import FORMATS, TORCHSCRIPT, Bundle, GraphFile, Manifest, StoredFile
+from polc_runtime.bundle import FORMATS, TORCHSCRIPT, GraphFile, Manifest, StoredFile
 from polc_runtime.coding.tables import EntropyTables
-from polc_runtime.errors import ExportError
 
-from .checks import Check, Report
+from .bundle_folder import GRAPHS, sha256, tools, write_manifest
+from .checks import Report
 from .onnx_graph import export_graph
 from .opsets import DEFAULT_OPSET
 from .tasks import TaskExport
 from .torchscript import write_torchscript
 
-TOOLS = ("polc", "torch", "onnx", "onnxscript", "onnxruntime", "compressai", "numpy", "timm")
 ENTROPY_FILE = "entropy.npz"
-GRAPHS = "graphs"
 
 
 def write_bundle(
@@ -65,26 +57,11 @@ def write_bundle(
         quality_range=(1.0, float(codec.config.levels)),
         graphs=(),
         entropy_file=ENTROPY_FILE,
-        entropy_sha256=_sha256(folder / ENTROPY_FILE),
-        tools=_tools(),
+        entropy_sha256=sha256(folder / ENTROPY_FILE),
+        tools=tools(),
         notes=notes,
     )
     manifest = _add_graphs(folder, manifest, codec_graphs(codec).values(), opset, report)
-    write_manifest(folder, manifest)
-    return manifest
-
-
-def copy_bundle(folder: Path, bundle: Bundle) -> Manifest:
-    """Copies a bundle's files, each checked against its hash, into an existing, empty folder.
-
-    Raises:
-        BundleError: a file is missing or damaged.
-    """
-    (folder / GRAPHS).mkdir()
-    manifest = replace(bundle.manifest, tools=_tools())
-    files = {stored.file: stored.sha256 for graph in manifest.graphs for stored in graph.files()}
-    for file, sha256 in {**files, manifest.entropy_file: manifest.entropy_sha256}.items():
-        (folder / file).write_bytes(bundle.read(file, sha256))
     write_manifest(folder, manifest)
     return manifest
 
@@ -134,69 +111,19 @@ def add_torchscript(
     for spec in specs:
         file = f"{GRAPHS}/{spec.name}{FORMATS[TORCHSCRIPT]}"
         write_torchscript(folder / file, spec, {"model": manifest.model, **facts})
-        stored[spec.name] = StoredFile(file, _sha256(folder / file))
+        stored[spec.name] = StoredFile(file, sha256(folder / file))
         report(f"{file}: {(folder / file).stat().st_size / 1e6:.1f} MB")
     graphs = [
         replace(graph, formats=graph.formats | {TORCHSCRIPT: stored[graph.name]})
-        if graph.name in stored
+        if graph.name in stored and graph.precision == "fp32"
         else graph
         for graph in manifest.graphs
     ]
-    if without := [graph.name for graph in graphs if TORCHSCRIPT not in graph.formats]:
+    if without := [g.name for g in graphs if g.precision == "fp32" and TORCHSCRIPT not in g.formats]:
         report(f"notice: no TorchScript of {', '.join(without)}, whose checkpoint is not here")
     manifest = replace(manifest, graphs=tuple(graphs))
     write_manifest(folder, manifest)
     return manifest
-
-
-def write_manifest(folder: Path, manifest: Manifest, checks: Sequence[Check] = ()) -> None:
-    """Writes manifest.json, with more checks behind those it has."""
-    validation = (*manifest.validation, *(check.to_dict() for check in checks))
-    (folder / "manifest.json").write_text(replace(manifest, validation=validation).to_json(), "utf-8")
-
-
-@contextmanager
-def appearing(out: Path, force: bool) -> Iterator[Path]:
-    """A fresh folder beside `out` that becomes `out` when the block ends well, and vanishes otherwise.
-
-    What was at `out` is moved away first, and back if the fresh folder cannot take its name.
-
-    Raises:
-        ExportError: `out` exists and `force` is off, or is something other than a bundle.
-    """
-    check_target(out, force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield fresh
-        fresh.chmod(0o755)
-        _take_place(fresh, out)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _take_place(fresh: Path, out: Path) -> None:
-    """Renames `fresh` to `out`; a bundle that is there is removed once the new one has its name."""
-    old = fresh.with_name(f"{fresh.name}.old")
-    if out.exists():
-        out.rename(old)
-    try:
-        fresh.rename(out)
-    except OSError:
-        if old.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def check_target(out: Path, force: bool) -> None:
-    """Raises ExportError unless a bundle may be written at `out`."""
-    if not out.exists():
-        return
-    if not force:
-        raise ExportError(f"{out} exists; pass --force to replace it")
-    if not (out / "manifest.json").is_file():
-        raise ExportError(f"{out} is no bundle, so --force does not replace it")
 
 
 def _add_graphs(
@@ -226,7 +153,7 @@ def _write_graph(folder: Path, spec: GraphSpec, model: onnx.ModelProto, opset: i
     return GraphFile(
         name=spec.name,
         file=file,
-        sha256=_sha256(folder / file),
+        sha256=sha256(folder / file),
         precision="fp32",
         opset=opset,
         inputs=spec.inputs,
@@ -234,11 +161,3 @@ def _write_graph(folder: Path, spec: GraphSpec, model: onnx.ModelProto, opset: i
         exact=spec.exact,
         parameters=sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type == t.FLOAT),
     )
-
-
-def _tools() -> dict[str, str]:
-    return {tool: version(tool) for tool in TOOLS} | {"python": platform.python_version()}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

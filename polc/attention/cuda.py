@@ -14,11 +14,25 @@ from torch import Tensor
 from polc_runtime.backends.op_library import CUDA_PATTERN, packaged
 from polc_runtime.errors import BackendUnavailable
 
+from .checks import check_na2d
+
 VARIABLE = "POLC_CUDA_OP_LIBRARY"
 """Environment variable that names another library, or `none` to do without."""
 
-_POINTERS, _SIZES = 5, 6  # of polc_na2d_cuda_f32: q, k, v, rpb, out; batch, height, width, heads, dim, kernel
-_FUNCTIONS = {torch.float32: "polc_na2d_cuda_f32", torch.float16: "polc_na2d_cuda_f16"}
+DIMS = (16, 32, 64)
+"""Channels of a head that the kernel takes."""
+
+LARGEST_KERNEL = 255
+
+_TYPES = {torch.float32: 0, torch.float16: 1}
+"""Types of q, k, v and of rpb, as polc_na2d_cuda numbers them."""
+
+_ARGUMENTS: list[Any] = [
+    *[ctypes.c_int, *[ctypes.c_void_p] * 3],  # type; q, k, v
+    *[ctypes.c_int, *[ctypes.c_void_p] * 2],  # rpb's type; rpb, out
+    *[ctypes.c_int64] * 6,  # batch, height, width, heads, dim, kernel_size
+    *[ctypes.c_float, ctypes.c_void_p],  # scale; stream
+]
 _REFUSED, _CUDA_ERROR = 1, 2
 _ALIGNMENT = 16  # bytes
 
@@ -26,7 +40,7 @@ _ALIGNMENT = 16  # bytes
 def na2d_cuda(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, scale: float) -> Tensor:
     """Neighbourhood attention on a CUDA device, on its current stream.
 
-    Products, softmax and rpb are float32 for every type. Arguments and result as in `polc.na2d`; dim must be
+    Products and softmax are float32 for every type. Arguments and result as in `polc.na2d`; dim must be
     16, 32 or 64, kernel_size at most 255. Kernels 3 and 7 are fast, others are right.
 
     Raises:
@@ -38,15 +52,44 @@ def na2d_cuda(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: 
         raise BackendUnavailable(
             "the CUDA attention kernel is not available: no CUDA device; choose the kernel tiled"
         )
+    load()
+    if _wants_gradient(q, k, v, rpb):
+        raise RuntimeError(
+            "the CUDA attention kernel has no gradient: call it under torch.no_grad(), or choose tiled"
+        )
+    return attend(q, k, v, rpb, kernel_size, scale)
+
+
+def serves(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int) -> bool:
+    """Whether the library is there and takes such arguments of `polc.na2d`, which ask for no gradient."""
+    return (
+        q.device.type == "cuda"
+        and _fits(q, k, v, rpb)
+        and q.shape[-1] in DIMS
+        and kernel_size <= LARGEST_KERNEL
+        and not _wants_gradient(q, k, v, rpb)
+        and available()
+    )
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, scale: float) -> Tensor:
+    """The attention, outside autograd; arguments as in `polc.na2d`, errors as in `na2d_cuda`."""
     library = load()
-    _check(q, k, v, rpb)
+    check_na2d(q, k, v, rpb, kernel_size)
+    if not _fits(q, k, v, rpb):
+        places = ", ".join(f"{t.dtype} on {t.device}" for t in (q, k, v, rpb) if t is not None)
+        raise ValueError(
+            "the CUDA attention kernel takes float32 or float16 on one CUDA device, and rpb in floats there, "
+            f"got {places}"
+        )
     tensors = [_aligned(t) for t in (q, k, v)]
-    bias = None if rpb is None else rpb.to(torch.float32).contiguous()
+    bias = None if rpb is None else rpb.to(rpb.dtype if rpb.dtype in _TYPES else torch.float32).contiguous()
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    pointers = [t.data_ptr() for t in tensors] + [0 if bias is None else bias.data_ptr(), out.data_ptr()]
+    given = [_TYPES[q.dtype], *(t.data_ptr() for t in tensors)]
+    given += [0, 0] if bias is None else [_TYPES[bias.dtype], bias.data_ptr()]
     with torch.cuda.device(q.device):
         stream = torch.cuda.current_stream().cuda_stream
-        status = getattr(library, _FUNCTIONS[q.dtype])(*pointers, *q.shape, kernel_size, scale, stream)
+        status = library.polc_na2d_cuda(*given, out.data_ptr(), *q.shape, kernel_size, scale, stream)
     if status == _REFUSED:
         raise ValueError(f"the CUDA attention kernel: {_last_error(library)}")
     if status == _CUDA_ERROR:
@@ -54,21 +97,15 @@ def na2d_cuda(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: 
     return out
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None) -> None:
-    """Raises where types or devices do not fit, or a gradient is asked for."""
-    given = [t for t in (q, k, v, rpb) if t is not None]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in given):
-        raise RuntimeError(
-            "the CUDA attention kernel has no gradient: call it under torch.no_grad(), or choose tiled"
-        )
-    places = ", ".join(f"{t.dtype} on {t.device}" for t in given)
+def _wants_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _fits(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None) -> bool:
+    """Whether types and devices are such as the kernel takes."""
     alike = all(t.dtype == q.dtype and t.device == q.device for t in (k, v))
-    if q.dtype not in _FUNCTIONS or q.device.type != "cuda" or not alike:
-        raise ValueError(
-            f"the CUDA attention kernel takes float32 or float16 on one CUDA device, got {places}"
-        )
-    if rpb is not None and (rpb.device != q.device or not rpb.is_floating_point()):
-        raise ValueError(f"the CUDA attention kernel takes rpb as floats on {q.device}, got {places}")
+    bias_fits = rpb is None or (rpb.device == q.device and rpb.is_floating_point())
+    return q.dtype in _TYPES and q.device.type == "cuda" and alike and bias_fits
 
 
 def _aligned(tensor: Tensor) -> Tensor:
@@ -83,6 +120,16 @@ def _last_error(library: ctypes.CDLL) -> str:
 
 
 @cache
+def available() -> bool:
+    """Whether the library of CUDA operators loads."""
+    try:
+        load()
+    except BackendUnavailable:
+        return False
+    return True
+
+
+@cache
 def load() -> ctypes.CDLL:
     """The library of CUDA operators, which loads without a device too.
 
@@ -92,18 +139,11 @@ def load() -> ctypes.CDLL:
     path = _path()
     try:
         library = ctypes.CDLL(str(path))
-        functions: list[Any] = [getattr(library, name) for name in _FUNCTIONS.values()]
+        library.polc_na2d_cuda.restype = ctypes.c_int
+        library.polc_na2d_cuda.argtypes = _ARGUMENTS
         library.polc_ops_cuda_error.restype = ctypes.c_char_p
     except (OSError, AttributeError) as error:
         raise BackendUnavailable(f"the CUDA operators do not load from {path}: {error}") from None
-    for function in functions:
-        function.restype = ctypes.c_int
-        function.argtypes = [
-            *[ctypes.c_void_p] * _POINTERS,
-            *[ctypes.c_int64] * _SIZES,
-            ctypes.c_float,
-            ctypes.c_void_p,
-        ]
     return library
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from . import cuda, native
 from .checks import check_na2d
-from .native import na2d_native, serves
 from .operator import na2d_operator
 from .portable import na2d_portable
 from .reference import na2d_reference
@@ -18,13 +18,18 @@ Kernel = Callable[[Tensor, Tensor, Tensor, "Tensor | None", int, float], Tensor]
 
 
 def na2d_auto(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, scale: float) -> Tensor:
-    """The fastest kernel there is for the arguments: native for float32 on the CPU, else tiled.
+    """The fastest kernel there is for the arguments.
 
-    Tracers and compilers, which see no further than torch's own operators, get tiled too. Arguments and
-    result as in `na2d`; differentiable once.
+    Native for float32 on the CPU; cuda for float32 and float16 on a CUDA device where no gradient is asked
+    for; else tiled. Tracers and compilers, which see no further than torch's own operators, get tiled too.
+    Arguments and result as in `na2d`; differentiable once.
     """
-    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    kernel = na2d_native if not traced and serves(q, k, v, rpb, kernel_size) else na2d_tiled
+    kernel = na2d_tiled
+    if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        if native.serves(q, k, v, rpb, kernel_size):
+            kernel = native.na2d_native
+        elif cuda.serves(q, k, v, rpb, kernel_size):
+            kernel = cuda.na2d_cuda
     return kernel(q, k, v, rpb, kernel_size, scale)
 
 
@@ -32,11 +37,18 @@ KERNELS: dict[str, Kernel] = {
     "auto": na2d_auto,
     "reference": na2d_reference,
     "tiled": na2d_tiled,
-    "native": na2d_native,
+    "native": native.na2d_native,
+    "cuda": cuda.na2d_cuda,
     "operator": na2d_operator,
     "portable": na2d_portable,
 }
-"""Attention kernels by name; all give the same result. `native` takes float32 on the CPU alone."""
+"""Attention kernels by name; all give the same result.
+
+`native` takes float32 on the CPU alone, `cuda` float32 and float16 on a CUDA device and no gradient.
+"""
+
+TRAINING_KERNELS = tuple(name for name in KERNELS if name != "cuda")
+"""Those of `KERNELS` that can be differentiated."""
 
 
 def na2d(

@@ -7,19 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import native, tiled
+from . import cuda, native, tiled
 
 
 @torch.library.custom_op("polc::na2d", mutates_args=())
 def na2d_operator(
     q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, scale: float
 ) -> Tensor:
-    """Neighbourhood attention as one opaque operator, native where it can be.
+    """Neighbourhood attention as one opaque operator, by the native or the CUDA kernel where it can be.
 
     Arguments and result as in `polc.na2d`.
     """
     if native.serves(q, k, v, rpb, kernel_size):
         return native.attend(q, k, v, rpb, kernel_size, scale)[0]
+    if cuda.serves(q, k, v, rpb, kernel_size):
+        return cuda.attend(q, k, v, rpb, kernel_size, scale)
     return tiled.na2d_tiled(q, k, v, rpb, kernel_size, scale)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from polc_runtime.errors import CheckpointError
+from polc_runtime.limits import MAX_WIDTH
 
 from ..presets import ModelConfig
 from ..weights import fill, fill_official, persistent
@@ -84,6 +85,6 @@ def _size(model: Mapping[str, Tensor], key: str, dim: int, prefix: str) -> int:
     if key not in model:
         raise CheckpointError(f"missing weights: {prefix}{key}")
     shape = model[key].shape
-    if len(shape) <= dim or shape[dim] < 1:
+    if len(shape) <= dim or not 1 <= shape[dim] <= MAX_WIDTH:
         raise CheckpointError(f"{prefix}{key} has the shape {tuple(shape)}, which tells no size")
     return int(shape[dim])

@@ -37,6 +37,10 @@ class BackendUnavailable(PolcError):
     """A backend that cannot run here; the message gives the reason and what to install."""
 
 
+FAILURES = (PolcError, OSError, MemoryError)
+"""What one item of many may fail with, while the others go on."""
+
+
 class CodecMismatchWarning(UserWarning):
     """A file decodes, but was made with another synthesis than the bundle's."""
 

@@ -139,6 +139,25 @@ def test_kernels_too_large_for_tiles_of_four_are_right_too(
 
 
 @VARIANTS
+@pytest.mark.parametrize(("size", "kernel"), [((2, 3), 3), ((9, 14), 7), ((16, 5), 5), ((4, 9), 13)])
+def test_the_body_for_float16_is_right_within_its_rounding(
+    size: tuple[int, int], kernel: int, loop: bool
+) -> None:
+    inputs = random_inputs(2, *size, heads=2, dim=16, kernel=kernel)
+    halves = {name: inputs[name].astype(np.float16) for name in "qkv"}
+    proto = model([node("q k v rpb", "out", kernel, 16)])
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.name != "rpb":
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    add_attention_function(proto, loop, half=True)
+    onnx.checker.check_model(proto, full_check=True)
+    out = run(proto, halves | {"rpb": inputs["rpb"]})
+    assert out.dtype == np.float16
+    expected = by_definition(**halves, rpb=inputs["rpb"], kernel=kernel)
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-2)
+
+
+@VARIANTS
 def test_one_function_serves_two_kernel_sizes_in_a_model(loop: bool) -> None:
     nodes = [node("q k v rpb7", "mid", 7, 8), node("mid k v rpb3", "out", 3, 8)]
     proto = add_attention_function(model(nodes, tables=["rpb7", "rpb3"]), loop)

@@ -261,3 +261,54 @@ def test_errors_are_one_line(bench, arguments, message):
 def test_pixels_need_a_bundle_with_them(bench, tiny_bundle, tmp_path):
     code, _, err = bench("pets", "--task", "convnext", "--bundle", tiny_bundle)
     assert code == 2 and "has no tasks" in err[0]
+
+
+def test_predictions_agree_with_those_of_an_earlier_run(bench, tmp_path):
+    for folder, task in (("pets", "convnext"), ("scenes", "scenes-1")):
+        common = (folder, "--task", task, "--qualities", "1,7.5", "--ignore-label", "11")
+        assert bench(*common, "-o", f"{task}.json")[0] == 0
+        document = json.loads((tmp_path / f"{task}.json").read_text())
+        assert "agreement" not in document["results"]
+        assert all(len(image["predictions"]["latent"]) == 2 for image in document["per_image"])
+        code, out, err = bench(*common, "--agreement-with", f"{task}.json", "--json")
+        assert (code, err) == (0, [])
+        again = json.loads(out)
+        assert again["results"]["agreement"] == [1, 1] and "difference" not in again["results"]
+        assert [image["predictions"] for image in again["per_image"]] == [
+            image["predictions"] for image in document["per_image"]
+        ]
+
+
+def test_predictions_of_other_pictures_are_not_compared(bench, tmp_path):
+    assert bench("pets", "--task", "convnext", "--qualities", "4", "-o", "a.json")[0] == 0
+    put(tmp_path / "pets/pet a/1.png", picture(99, 60, 100))
+    options = ("--task", "convnext", "--agreement-with", "a.json")
+    document = json.loads(bench("pets", "--qualities", "4", *options, "--json")[1])
+    column = [image["agreement"][0] for image in document["per_image"]]
+    assert column == [None, 1, 1, 1] and document["results"]["agreement"] == [1]
+    code, _, err = bench("pets", "--qualities", "5", *options)
+    assert code == 2 and "has no picture at any of the qualities in common" in err[-1]
+    code, _, err = bench("pets", *options, "--checkpoint", "x.safetensors")
+    assert code == 2 and "name --checkpoint or --agreement-with" in err[0]
+    code, _, err = bench("scenes", "--task", "scenes-1", "--agreement-with", "a.json")
+    assert code == 2 and "is of the task convnext and the codec" in err[0]
+
+
+def test_the_model_itself_predicts_on_the_backend_torch(bench, tiny_families, task_bundle, monkeypatch):
+    point = metadata.EntryPoint("torch", "polc.backend:load_backend", "polc.backends")
+    before = metadata.entry_points
+    monkeypatch.setattr(
+        metadata, "entry_points", lambda **by: [point] if by.get("group") == point.group else before(**by)
+    )
+    assert bench("pets", "--task", "convnext", "--qualities", "4", "-o", "ort.json")[0] == 0
+    code, out, err = bench(
+        "pets", "--task", "convnext", "--qualities", "4", "--backend", "torch", "--json",
+        "--checkpoint", task_bundle.with_name("convnext.safetensors"), "-o", "torch.json",
+    )  # fmt: skip
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["codec"]["backend"]["name"] == "torch" and "agreement" not in document["results"]
+    code, out, _ = bench(
+        "pets", "--task", "convnext", "--qualities", "4", "--agreement-with", "torch.json", "--json"
+    )
+    assert code == 0 and json.loads(out)["results"]["agreement"][0] >= 0.75

@@ -82,3 +82,27 @@ def test_torch_is_not_imported():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=dict(os.environ)
     )
     assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def test_backends_for_a_gpu_say_what_they_lack_and_what_brings_it(env):
+    found = env()
+    for name, install in (
+        ("onnxruntime-cuda", "pip uninstall onnxruntime && pip install onnxruntime-gpu"),
+        ("tensorrt", "pip install 'polc[tensorrt]'"),
+    ):
+        backend = found["backends"][name]
+        assert backend["available"] or (backend["detail"] and backend["install"] == install), name
+    assert {"tensorrt", "cuda-bindings", "onnxruntime-gpu"} <= found["versions"].keys()
+    assert {"CUDA operators", "CUDA operators in ONNX Runtime", "TensorRT plugin", "CUDA driver"} <= found[
+        "libraries"
+    ].keys()
+
+
+def test_a_plugin_library_that_is_named_is_looked_for(env, monkeypatch, tmp_path):
+    monkeypatch.setenv("POLC_TRT_PLUGIN", str(tmp_path / "none.so"))
+    found = env()["libraries"]["TensorRT plugin"]
+    assert not found["available"] and found["detail"] == f"POLC_TRT_PLUGIN={tmp_path / 'none.so'}"
+    (tmp_path / "none.so").write_bytes(b"")
+    assert env()["libraries"]["TensorRT plugin"]["available"]
+    monkeypatch.setenv("POLC_TRT_PLUGIN", "none")
+    assert env()["libraries"]["TensorRT plugin"]["detail"] == "POLC_TRT_PLUGIN=none"

@@ -60,6 +60,9 @@ def test_graphs_carry_their_facts_and_no_path_of_the_machine(tiny_bundle):
     [
         (["--stage1", "none.pth.tar"], "none.pth.tar: no such file"),
         (["--out", "x"], "pass --stage1 CKPT"),
+        (["--bundle", "taken"], "pass --stage2 CKPT, --precision fp16 or --format tensorrt to add"),
+        (["--bundle", "none", "--precision", "fp16"], "none is no bundle: no such folder"),
+        (["--bundle", "taken", "--format", "tensorrt", "--with-pixels"], "pass --stage2 CKPT too"),
         (["--stage1", "bad.pth.tar"], "bad.pth.tar"),
         (["--stage1", "bad.pth.tar", "--photo", "bad.pth.tar"], "not an image"),
         (["--stage1", "bad.pth.tar", "--opset", "3"], "not in the range"),
@@ -116,7 +119,7 @@ def test_other_weights_than_the_bundles_fail_the_validation(tiny_bundle, tiny_ch
 
 
 def test_bundle_appears_only_when_the_work_ends_well(tmp_path):
-    from polc_export.writer import appearing
+    from polc_export.bundle_folder import appearing
 
     out = tmp_path / "out.bundle"
     with pytest.raises(RuntimeError), appearing(out, force=False) as folder:
@@ -165,3 +168,102 @@ def test_help_is_instant_and_has_examples(export):
     assert export("--version").stdout.startswith("polc-export ")
     code = "import sys; from polc_export.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(",")))
+from polc_export.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""`polc-export` where the packages that the first argument lists are not installed."""
+
+
+@pytest.fixture(scope="module")
+def export_without():
+    """Runs `polc-export` as if some packages were not there."""
+
+    def run(packages, *arguments):
+        command = [sys.executable, "-c", WITHOUT, packages, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def variants(export_without, tiny_bundle, tmp_path_factory):
+    """The tiny bundle with fp16 graphs and TensorRT's files, made without PyTorch, and what was printed."""
+    out = tmp_path_factory.mktemp("variants") / "all.bundle"
+    wanted = ("--precision", "fp16", "--format", "tensorrt")
+    return export_without("torch,polc", "--bundle", tiny_bundle, "--out", out, *wanted), out
+
+
+def test_variants_are_made_from_a_bundle_without_pytorch(variants, tiny_bundle):
+    done, out = variants
+    assert done.returncode == 0, done.stderr
+    *checks, last = done.stdout.splitlines()
+    assert all(line.startswith("ok   ") for line in checks)
+    for kind in ("fp16 ", "tensorrt ", "tensorrt-plugin ", "tensorrt fp16 ", "tensorrt-plugin fp16 "):
+        assert any(line.startswith(f"ok   {kind}analysis.y: ") for line in checks)
+    assert last.startswith(f"{out}: 16 graphs, ") and f"{len(checks)} checks passed" in last
+    manifest, before = (json.loads((path / "manifest.json").read_text()) for path in (out, tiny_bundle))
+    assert manifest["tools"].keys() >= {"torch", "onnx", "onnxruntime"}
+    assert len(manifest["validation"]) == len(before["validation"]) + len(checks)
+
+
+def test_a_bundle_with_all_variants_needs_neither_onnx_nor_pytorch(variants, tiny_bundle, export_without):
+    absent = "torch,polc,onnx,onnxscript,matplotlib,onnxruntime"
+    arguments = ("--precision", "fp16", "--format", "tensorrt")
+    done = export_without(absent, "--bundle", variants[1], *arguments)
+    assert done.returncode == 0 and "holds these variants already" in done.stderr, done.stderr
+    done = export_without(absent, "--bundle", tiny_bundle, *arguments, "--force", "--no-validate")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "onnx derives the variants, and is not installed: pip install" in line
+    done = export_without(absent, "--bundle", tiny_bundle, *arguments, "--force")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "pass another by --photo" in line
+
+
+def test_commands_take_the_precision(variants, tiny_bundle, tmp_path, capsys):
+    from PIL import Image
+
+    from polc_runtime.cli import main as polc
+
+    photo, files = tmp_path / "photo.png", {}
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)).save(photo)
+    for precision in ("fp32", "fp16"):
+        files[precision] = tmp_path / f"{precision}.polc"
+        common = ("--bundle", str(variants[1]), "--precision", precision)
+        assert polc(["compress", str(photo), "-o", str(files[precision]), "-v", *common]) == 0
+        back = files[precision].with_suffix(".png")
+        assert polc(["decompress", str(files[precision]), "-o", str(back), *common]) == 0
+        assert Image.open(back).size == (70, 90)
+    assert files["fp32"].read_bytes() != files["fp16"].read_bytes()
+    assert polc(["verify", str(files["fp16"]), "--bundle", str(tiny_bundle)]) == 0, "fp32 decodes it too"
+    capsys.readouterr()
+    refused = ["compress", str(photo), "-o", str(tmp_path / "x"), "--bundle", str(tiny_bundle)]
+    assert polc([*refused, "--precision", "fp16"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "analysis is there in fp32, not in fp16; export it in fp16" in line
+
+
+@pytest.mark.slow
+def test_variants_of_a_checkpoints_graphs_come_with_it(tiny_checkpoint, task_bundle, variants, tmp_path):
+    """A task that is added to a bundle of variants gets them too; the others are not made again."""
+    from polc_export.cli import main
+
+    source = task_bundle.with_name("convnext.safetensors")
+    out = tmp_path / "more.bundle"
+    arguments = ["--bundle", variants[1], "--stage2", source, "--out", out, "--format", "tensorrt"]
+    assert main([*map(str, arguments), "--precision", "fp16"]) == 0
+    before, after = (json.loads((path / "manifest.json").read_text()) for path in (variants[1], out))
+    added = [graph for graph in after["graphs"] if graph not in before["graphs"]]
+    assert [(graph["name"], graph["precision"]) for graph in added] == [
+        ("task_convnext", "fp32"),
+        ("task_convnext", "fp16"),
+    ]
+    assert all(graph["formats"].keys() == {"tensorrt", "tensorrt-plugin"} for graph in added)
+    names = {check["name"] for check in after["validation"]}
+    assert "tensorrt-plugin fp16 task_convnext.logits" in names

@@ -13,10 +13,11 @@ import torch
 from polc import load_checkpoint
 from polc.graphs import codec_graphs
 from polc.torchscript_backend import TorchScriptBackend
+from polc_export.bundle_folder import copy_bundle
 from polc_export.checks import sample_photo
 from polc_export.cli import main as export
 from polc_export.validate import CASES, validate
-from polc_export.writer import add_torchscript, copy_bundle
+from polc_export.writer import add_torchscript
 from polc_runtime import BackendUnavailable, Bundle, BundleError, Codec
 from polc_runtime.backends import BackendOptions
 from polc_runtime.bench.latency_plan import synthetic_picture

@@ -11,7 +11,8 @@ from polc.attention import tiled
 
 CASES = range(14)
 WITH_GRADIENTS = (1, 3, 9)
-KERNELS_FOR_ANY_TYPE = [name for name in KERNELS if name != "native"]  # which tests/export/csrc tests
+IN_LIBRARIES = ("native", "cuda")  # tests/export/csrc tests them
+KERNELS_FOR_ANY_TYPE = [name for name in KERNELS if name not in IN_LIBRARIES]
 kernels = pytest.mark.parametrize("kernel", KERNELS_FOR_ANY_TYPE)
 differentiated_once = pytest.mark.parametrize("kernel", ["auto", "tiled", "operator"])
 
@@ -167,7 +168,7 @@ def test_no_bias_is_a_bias_of_zeros(kernel):
         ({"kernel_size": 4}, "odd kernel_size >= 1, got 4"),
         ({"k": torch.zeros(1, 5, 4, 2, 8)}, "one shape"),
         ({"rpb": torch.zeros(2, 5, 4)}, r"rpb of shape \(2, 5, 5\), got \(2, 5, 4\)"),
-        ({"kernel": "fast"}, "there are auto, reference, tiled, native, operator"),
+        ({"kernel": "fast"}, "there are auto, reference, tiled, native, cuda, operator"),
     ],
 )
 def test_wrong_arguments_are_named(change, said):

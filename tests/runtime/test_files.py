@@ -14,6 +14,7 @@ import pytest
 from polc_runtime import files
 from polc_runtime.errors import PolcError, UsageError
 from polc_runtime.files import Source, Target, expand, explain, make_folder, plan, write_file
+from polc_runtime.limits import Limits
 
 SUFFIXES = {".png", ".jpg"}
 
@@ -142,9 +143,9 @@ def test_standard_input_has_no_name_for_a_folder(tree):
 def test_a_source_is_read_up_to_a_limit(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"12345")
-    assert Source(path, Path("a")).read(5) == b"12345"
-    with pytest.raises(UsageError, match="is larger than the limit of 4 bytes"):
-        Source(path, Path("a")).read(4)
+    assert Source(path, Path("a")).read(Limits(max_image_bytes=5)) == b"12345"
+    with pytest.raises(UsageError, match="is larger than the limit of 4 bytes .raise it by .POLC_MAX_BYTES"):
+        Source(path, Path("a")).read(Limits(max_bytes=4), "max_bytes")
 
 
 def test_a_missing_source_and_a_folder_say_so(tmp_path):

@@ -54,6 +54,7 @@ DOCUMENT = {
     "codec_id": "cd" * 32,
     "quality_range": [1, 8],
     "size": {"multiple": 64, "min": 192},
+    "tolerances": [{"quality": 2.5, "exponents": [11, 12, 13, 14, 15, 16, 17, 18, 19]}],
     "graphs": [graph(file) for file in FILES if file.startswith("graphs/")],
     "entropy": {"file": "entropy.npz", "sha256": sha256("entropy.npz")},
     "tasks": [
@@ -133,6 +134,8 @@ def test_a_higher_major_version_is_refused():
 
 
 TS = {"file": "graphs/analysis.ts", "sha256": "ef" * 32}
+TRT = {"file": "graphs/analysis.trt.onnx", "sha256": "12" * 32}
+PLUGIN = {"file": "graphs/analysis.plugin.onnx", "sha256": "34" * 32}
 
 
 def with_formats(formats):
@@ -146,6 +149,16 @@ def test_other_formats_of_a_graph_come_back_and_unknown_ones_are_ignored():
     assert [stored.file for stored in manifest.graphs[0].files()] == ["graphs/analysis.onnx", TS["file"]]
 
 
+def test_files_for_tensorrt_are_told_apart_in_both_precisions():
+    formats = {"tensorrt": TRT, "tensorrt-plugin": PLUGIN}
+    manifest = parse(with_formats(formats))
+    assert manifest.graphs[0].formats == {name: StoredFile(**entry) for name, entry in formats.items()}
+    assert json.loads(manifest.to_json()) == with_formats(formats)
+    half = {"tensorrt": {**TRT, "file": "graphs/synthesis.fp16.trt.onnx"}}
+    graph = parse(changed(half, "graphs", 2, "formats")).graph("synthesis", "fp16")
+    assert graph.formats == {"tensorrt": StoredFile("graphs/synthesis.fp16.trt.onnx", "12" * 32)}
+
+
 TASK, GRAPH = ("tasks", 0), ("graphs", 0)
 SIZES, STEPS = (*TASK, "sizes"), (*TASK, "preprocessing")
 HOSTILE = [
@@ -157,7 +170,7 @@ HOSTILE = [
     (changed(None, "name"), "name is missing"),
     (changed("abc", "fingerprint"), "fingerprint is not a SHA-256"),
     (changed([8, 1], "quality_range"), "quality_range"),
-    (changed([1, float("nan")], "quality_range"), "quality_range is not 2 numbers"),
+    (changed([1, float("nan")], "quality_range"), "not JSON: NaN is no number of JSON"),
     (changed([1, 10**400], "quality_range"), "quality_range is not 2 numbers"),
     (changed([1, True], "quality_range"), "quality_range is not 2 numbers"),
     (changed([8, 1 << 40], "model", "dims"), "model.dims"),
@@ -184,6 +197,22 @@ HOSTILE = [
     (
         with_formats({"torchscript": {**TS, "file": "graphs/x.onnx"}}),
         "no file name of a graph, graphs/NAME.ts",
+    ),
+    (
+        with_formats({"tensorrt": {**TRT, "file": "graphs/analysis.onnx"}}),
+        "no file name of a graph, graphs/NAME.trt.onnx",
+    ),
+    (
+        with_formats({"tensorrt": PLUGIN}),
+        "no file name of a graph, graphs/NAME.trt.onnx",
+    ),
+    (
+        with_formats({"tensorrt-plugin": {**PLUGIN, "file": "graphs/../x.plugin.onnx"}}),
+        "no file name of a graph, graphs/NAME.plugin.onnx",
+    ),
+    (
+        with_formats({"tensorrt": {**TRT, "file": "graphs/x.y.trt.onnx"}}),
+        "no file name of a graph, graphs/NAME.trt.onnx",
     ),
     (with_formats({"torchscript": {**TS, "sha256": "x"}}), "torchscript: sha256 is not a SHA-256"),
     (changed({"x": 1}, "tasks"), "tasks is not usable"),

@@ -1,5 +1,29 @@
 """Backends: what runs a bundle's graphs."""
 
-from .base import Backend, BackendOptions, FloatArray, backend_names, make_backend
+from .base import (
+    CPU,
+    CUDA,
+    DEVICES,
+    Backend,
+    BackendOptions,
+    DeviceTimed,
+    FloatArray,
+    backend_names,
+    backend_on,
+    make_backend,
+)
+from .clock import GraphSeconds
 
-__all__ = ["Backend", "BackendOptions", "FloatArray", "backend_names", "make_backend"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "DEVICES",
+    "Backend",
+    "BackendOptions",
+    "DeviceTimed",
+    "FloatArray",
+    "GraphSeconds",
+    "backend_names",
+    "backend_on",
+    "make_backend",
+]

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import BackendUnavailable
+from ..errors import BackendUnavailable, UsageError
 from ..tiles import TILE_PIXELS
 
 FloatArray = NDArray[np.float32]
 ENTRY_POINTS = "polc.backends"
+
+CPU, CUDA = DEVICES = ("cpu", "cuda")
+"""Where graphs can be asked to run."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,23 @@ class BackendOptions:
         threads: CPU threads of one graph; None for as many as the backend likes.
         native_ops: whether the native operators serve where they are there; without them portable bodies do.
         tile_pixels: largest image that analysis and synthesis run on at once; larger ones are cut in tiles.
+        device: of `DEVICES`. Backends that run on one of them alone do so whatever is asked for.
+        checkpoint: file of the model's weights, for the backend `torch`, which runs no graph of the bundle.
+
+    Raises:
+        UsageError: no device has that name.
     """
 
     precision: str = "fp32"
     threads: int | None = None
     native_ops: bool = True
     tile_pixels: int = TILE_PIXELS
+    device: str = CPU
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise UsageError(f"no device is named {self.device!r}; there are {', '.join(DEVICES)}")
 
 
 class Backend(Protocol):
@@ -58,10 +73,44 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """A backend that can time graphs on its device, without the copies between it and the host.
+
+    Attributes:
+        clock: what it times by, for people, such as "CUDA events".
+    """
+
+    clock: str
+
+    def time_graphs(self) -> None:
+        """Begins to time runs, which may make each a little slower."""
+        ...
+
+    def graph_seconds(self) -> dict[str, float]:
+        """Seconds on the device by graph, each the sum of its runs since the last call; then forgets them."""
+        ...
+
+
 Factory = Callable[[Bundle, BackendOptions], Backend]
 
-BUILT_IN = {"onnxruntime": "polc_runtime.backends.onnxruntime:OnnxRuntimeBackend"}
+BUILT_IN = {
+    "onnxruntime": "polc_runtime.backends.onnxruntime:OnnxRuntimeBackend",
+    "onnxruntime-cuda": "polc_runtime.backends.onnxruntime_cuda:OnnxRuntimeCudaBackend",
+    "tensorrt": "polc_runtime.backends.tensorrt:TensorRtBackend",
+}
 """Backends of the runtime itself: name -> "module:attribute"."""
+
+INSTALL_ORT_CUDA = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+"""What brings ONNX Runtime's CUDA provider: both packages hold one module, so only one can be there."""
+
+_ON_DEVICE = {("onnxruntime", CUDA): "onnxruntime-cuda"}
+"""Backends that have another name on a device."""
+
+
+def backend_on(name: str, device: str) -> str:
+    """What serves as the backend `name` on a device: for `onnxruntime` on `cuda`, `onnxruntime-cuda`."""
+    return _ON_DEVICE.get((name, device), name)
 
 
 def backend_names() -> list[str]:
@@ -71,7 +120,7 @@ def backend_names() -> list[str]:
 
 
 def make_backend(name: str | Backend, bundle: Bundle, options: BackendOptions) -> Backend:
-    """A backend by name; others than the runtime's own come from the entry points `polc.backends`.
+    """A backend by name, on the device asked for; others than the runtime's own come from entry points.
 
     One that is made already, such as a wrapper around another, is given back as it is.
 
@@ -80,6 +129,7 @@ def make_backend(name: str | Backend, bundle: Bundle, options: BackendOptions) -
     """
     if not isinstance(name, str):
         return name
+    name = backend_on(name, options.device)
     if name in BUILT_IN:
         module, attribute = BUILT_IN[name].split(":")
         factory: Factory = getattr(import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend, on the CPU."""
+"""The ONNX Runtime backend: on the CPU, and what it shares with the one on CUDA devices."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle import Bundle, GraphFile
 from ..errors import BackendUnavailable, BundleError, first_line
 from ..sizes import HYPER_STRIDE, LATENT_STRIDE
 from .base import BackendOptions, FloatArray
-from .op_library import NO_OPS, find_op_library
+from .op_library import NO_OPS, OpLibrary, find_op_library
 
 try:
     import onnxruntime as ort
@@ -62,11 +62,12 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
+    provider = "CPUExecutionProvider"
 
     def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
         self.bundle = bundle
         self.options = options
-        self.op_library = find_op_library() if options.native_ops else NO_OPS
+        self.op_library = self._find_ops() if options.native_ops else NO_OPS
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._lock = threading.Lock()
 
@@ -76,7 +77,7 @@ class OnnxRuntimeBackend:
         outputs = [value.name for value in session.get_outputs()]
         feeds = {value.name: np.ascontiguousarray(inputs[value.name]) for value in session.get_inputs()}
         try:
-            values = session.run(outputs, feeds, _run_options(feeds))
+            values = self._execute(graph, session, feeds, outputs)
         except Exception as error:  # onnxruntime's own classes share no public base
             raise BundleError(
                 f"{self.bundle.path}: ONNX Runtime failed in the graph {graph}: {first_line(error)}"
@@ -98,14 +99,23 @@ class OnnxRuntimeBackend:
         with self._lock:
             self._sessions.clear()
 
-    def _session(self, name: str) -> ort.InferenceSession:
-        with self._lock:
-            if name not in self._sessions:
-                self._sessions[name] = self._make_session(name)
-            return self._sessions[name]
+    def _find_ops(self) -> OpLibrary:
+        """The native operators that serve this provider, or why none do."""
+        return find_op_library()
 
-    def _make_session(self, name: str) -> ort.InferenceSession:
-        graph = self.bundle.manifest.graph(name, self.options.precision)
+    def _execute(
+        self, graph: str, session: ort.InferenceSession, feeds: dict[str, FloatArray], outputs: list[str]
+    ) -> list[FloatArray]:
+        """Runs a graph; its outputs in the order of their names."""
+        values: list[FloatArray] = session.run(outputs, feeds, _run_options(feeds))
+        return values
+
+    def _provider_options(self, graph: GraphFile) -> dict[str, str]:
+        """How the provider is to run a graph."""
+        return {}
+
+    def _session_options(self, graph: GraphFile) -> ort.SessionOptions:
+        """How ONNX Runtime is to run a graph."""
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry(STOP_SPINNING, "1")
@@ -115,9 +125,24 @@ class OnnxRuntimeBackend:
             options.graph_optimization_level = EXACT_LEVEL
         elif self.op_library.registers:
             options.register_custom_ops_library(str(self.op_library.path))
+        return options
+
+    def _session(self, name: str) -> ort.InferenceSession:
+        with self._lock:
+            if name not in self._sessions:
+                self._sessions[name] = self._make_session(name)
+            return self._sessions[name]
+
+    def _make_session(self, name: str) -> ort.InferenceSession:
+        graph = self.bundle.manifest.graph(name, self.options.precision)
         model = self.bundle.graph(name, self.options.precision)
         try:
-            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(
+                model,
+                self._session_options(graph),
+                providers=[(self.provider, self._provider_options(graph))],
+                enable_fallback=False,
+            )
         except Exception as error:  # onnxruntime's own classes share no public base
             raise BundleError(
                 f"{self.bundle.path}: ONNX Runtime cannot load {graph.file}: {first_line(error)}"

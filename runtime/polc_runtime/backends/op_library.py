@@ -20,6 +20,9 @@ PATTERN = "libpolc_ops.*"
 CUDA_PATTERN = "libpolc_ops_cuda.*"
 """The same of the library of CUDA operators."""
 
+TRT_PATTERN = "libpolc_trt_plugin.*"
+"""The same of the library of the TensorRT plugin."""
+
 NO_HEADERS = (
     "the native operators were built without ONNX Runtime's headers: set ORT_INCLUDE_DIR and install again"
 )
@@ -72,6 +75,20 @@ def find_op_library() -> OpLibrary:
             None, "the package was built without its native operators (no C++ compiler was usable)"
         )
     return _load(path)
+
+
+def find_cuda_ops() -> OpLibrary:
+    """The native operators that ONNX Runtime takes for CUDA devices, or why there are none."""
+    path = packaged(CUDA_PATTERN)
+    if path is None:
+        return OpLibrary(None, "the package was built without CUDA operators (no CUDA compiler was usable)")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        return OpLibrary(None, f"{path} does not load: {error}")
+    if not hasattr(library, "RegisterCustomOps"):
+        return OpLibrary(None, f"{path.name} has no operators for ONNX Runtime")
+    return OpLibrary(path, "", True, "cuda")
 
 
 def packaged(pattern: str) -> Path | None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..cli.options import CodecChoice, Reporting, codec_choice, force, reporting
-from .options import csv_option, document_option, numbers, plot_option
+from .options import checkpoint_option, csv_option, document_option, numbers, plot_option
 
 DEFAULT_IGNORED = (255,)
 
@@ -29,6 +29,7 @@ class Request:
     ignored: tuple[int, ...]
     with_pixels: bool
     checkpoint: Path | None
+    agreement_with: Path | None
     output: Path | None
     csv: Path | None
     plot: Path | None
@@ -49,7 +50,9 @@ Examples:
   polc-bench accuracy imagenet/val/ --task convnext_tiny --bundle polc.bundle --limit 1000 --with-pixels
   polc-bench accuracy pictures/ --labels pictures.csv --task convnext_tiny --qualities 1,4,8 --json
   polc-bench accuracy camvid/test/ --task camvid --ignore-label 11 --csv camvid.csv --plot camvid.png
-  polc-bench accuracy imagenet/val/ --task convnext_tiny --limit 50 --checkpoint convnext.pth.tar"""
+  polc-bench accuracy imagenet/val/ --task convnext_tiny --limit 50 --checkpoint convnext.pth.tar
+  polc-bench accuracy pictures/ --task cifar10 --backend torch --checkpoint nano.safetensors -o torch.json
+  polc-bench accuracy pictures/ --task cifar10 --backend tensorrt --agreement-with torch.json"""
 )
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.option(
@@ -86,11 +89,16 @@ Examples:
     help="Predict from pixels too: from the decompressed picture at each quality, and from the original. "
     "Needs a bundle made --with-pixels.",
 )
+@checkpoint_option(
+    "Predict by this checkpoint's PyTorch model on the same latents too, and say how often both agree; on "
+    "the backend torch, the model that runs."
+)
 @click.option(
-    "--checkpoint",
-    metavar="CKPT",
+    "--agreement-with",
+    metavar="RESULTS.json",
     type=click.Path(path_type=Path),
-    help="Predict by this checkpoint's PyTorch model on the same latents too, and say how often both agree.",
+    help="Say how often the predictions are those of an earlier run (its -o), such as one of PyTorch on "
+    "another machine.",
 )
 @document_option
 @csv_option

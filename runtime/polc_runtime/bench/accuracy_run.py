@@ -10,7 +10,7 @@ import click
 from ..bundle import SEGMENTATION, Task
 from ..cli.console import bar_wanted, progress, say
 from ..codec import Codec
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from .accuracy import Request
 from .codecs import PolcCoder, codec_facts, settle_qualities
 from .curves import BPP, QUALITY
@@ -20,12 +20,15 @@ from .failures import list_failures
 from .measure import picture_names
 from .options import outputs, write
 from .plot import Line, Plot, check_plot, draw
+from .predictions import Earlier
 from .reference import load_reference
 from .samples import Samples, find_samples
 from .scores import by_class
 from .text import columns_text, pictures, rows_of, table_csv
 
 ORIGINAL = "original"
+RUNS_CHECKPOINT = "torch"
+"""The backend that runs the checkpoint's model itself."""
 _LABELS = {
     LATENT: "from latents",
     PIXELS: "from decompressed pixels",
@@ -45,7 +48,9 @@ def run_accuracy(request: Request) -> int:
     outputs([request.output, request.csv, request.plot], request.force)
     if request.plot is not None:
         check_plot(request.plot)
-    with request.codec_choice.load() as codec:
+    if request.checkpoint is not None and request.agreement_with is not None:
+        raise UsageError("name --checkpoint or --agreement-with: predictions are compared with one of them")
+    with request.codec_choice.load(request.checkpoint) as codec:
         task = codec.bundle.manifest.task(request.task)
         samples = find_samples(request.folder, task, request.labels).spread(request.limit)
         evaluation = _evaluate(request, codec, task, samples)
@@ -62,11 +67,14 @@ def run_accuracy(request: Request) -> int:
 
 def _evaluate(request: Request, codec: Codec, task: Task, samples: Samples) -> Evaluation:
     reference = None
-    if request.checkpoint is not None:
+    if request.checkpoint is not None and codec.backend.name != RUNS_CHECKPOINT:
         reference = load_reference(request.checkpoint, task.name, codec.bundle.manifest.codec_id)
     ways = predictors(codec, task, request.with_pixels, reference)
     qualities = settle_qualities(PolcCoder(codec), request.qualities)
-    evaluation = Evaluation(codec, task, qualities, ways, request.ignored)
+    earlier = None
+    if request.agreement_with is not None:
+        earlier = Earlier.read(request.agreement_with, task, codec.bundle.manifest.codec_id.hex())
+    evaluation = Evaluation(codec, task, qualities, ways, request.ignored, earlier)
     names = picture_names([sample.source for sample in samples.samples])
     verbose = request.reporting.verbose
     with_bar = bar_wanted(len(samples.samples), verbose)
@@ -79,6 +87,8 @@ def _evaluate(request: Request, codec: Codec, task: Task, samples: Samples) -> E
     if not evaluation.images:
         list_failures(evaluation.failures)
         raise DataError("no picture could be evaluated")
+    if earlier is not None:
+        earlier.check_compared()
     return evaluation
 
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..backends import Backend, FloatArray
 from ..codec import Codec
-from ..coding.calibration import LARGEST_EXPONENT, LEAST_EXPONENT, Exponents, Tolerances
+from ..coding.calibration import (
+    LARGEST_EXPONENT,
+    LEAST_EXPONENT,
+    Calibration,
+    Decisions,
+    Edges,
+    Exponents,
+    Rows,
+    Tolerances,
+)
 from ..coding.container import Container, Header, quality_code
 from ..coding.schedule import STEP_COUNT
 from ..errors import BitstreamError
@@ -101,17 +109,16 @@ class Agreement:
         encoded = [coder.encode(y, z, header.quality) for coder in self.coders]
         before = {calibrated: int(lost.sum()) for calibrated, lost in self.lost.items()}
         at_quality = self.qualities.setdefault(header.quality, _AtQuality(len(self.coders)))
-        rows: dict[bytes, NDArray[np.int64]] = {}  # equal files decode equally, and are decoded once
+        known: dict[bytes, dict[bool, list[bool]]] = {}  # equal files decode equally, and are decoded once
         for index, found in enumerate(encoded):
+            container = found.container(header)
+            data = container.pack()
+            if data not in known:
+                known[data] = self._lost_by(
+                    container, found.y_hat, at_quality if index == _REFERENCE else None
+                )
             for calibrated, lost in self.lost.items():
-                container = found.container(header)
-                container = container if calibrated else replace(container, calibration=None)
-                data = container.pack()
-                if data not in rows:
-                    rows[data] = self._lost_by(container, found.y_hat)
-                    if calibrated and index == _REFERENCE:
-                        self._add_differences(at_quality)
-                lost[index] += rows[data]
+                lost[index] += known[data][calibrated]
         at_quality.costs.append(_cost(encoded[_REFERENCE].container(header)))
         self.files += 1
         now = {calibrated: int(lost.sum()) - before[calibrated] for calibrated, lost in self.lost.items()}
@@ -137,9 +144,27 @@ class Agreement:
             ],
         }
 
-    def _lost_by(self, container: Container, y_hat: FloatArray) -> NDArray[np.int64]:
-        """For each decoder, 1 if it loses a file."""
-        return np.array([not self._decodes(coder, container, y_hat) for coder in self.coders], np.int64)
+    def _lost_by(
+        self, container: Container, y_hat: FloatArray, at_quality: _AtQuality | None
+    ) -> dict[bool, list[bool]]:
+        """For each decoder, whether it loses a file with its calibration, and without.
+
+        Where the calibration changes no row, both are one computation, which is done once.
+        """
+        assert container.calibration is not None
+        lost, changed = [], []
+        for coder in self.coders:
+            watched = _Watched(**vars(container.calibration))
+            lost.append(not self._decodes(coder, replace(container, calibration=watched), y_hat))
+            changed.append(bool(watched.changed))
+        if at_quality is not None:
+            self._add_differences(at_quality)
+        bare = replace(container, calibration=None)
+        without = [
+            not self._decodes(coder, bare, y_hat) if differs else found
+            for coder, differs, found in zip(self.coders, changed, lost, strict=True)
+        ]
+        return {True: lost, False: without}
 
     def _decodes(self, coder: LatentCoder, container: Container, y_hat: FloatArray) -> bool:
         recorder = coder.backend
@@ -166,6 +191,20 @@ class Agreement:
             for row, i in zip(scales, whole, strict=True):
                 apart = (np.abs(row - first) / unit).max(initial=0, where=matters)
                 found.from_first[i, step] = max(found.from_first[i, step], apart)
+
+
+@dataclass(frozen=True)
+class _Watched(Calibration):
+    """A calibration that notes the steps in which it changed a row."""
+
+    changed: list[int] = field(default_factory=list)
+
+    def correct(self, own: Decisions, edges: Edges) -> Rows:
+        """See `Calibration.correct`."""
+        rows = super().correct(own, edges)
+        if (rows != own.rows).any():
+            self.changed.append(own.step)
+        return rows
 
 
 class _AtQuality:

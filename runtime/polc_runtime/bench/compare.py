@@ -25,7 +25,7 @@ WHOLE = "whole"
 
 _HEADING = ("operation", "stage", "A ms", "B ms", "B/A", "B/A at equal rate", "change")
 _PICTURE = ("name", "width", "height")
-_SETTINGS = ("backend", "attention", "precision", "threads", "batch", "quality", "task")
+_SETTINGS = ("backend", "device", "attention", "precision", "threads", "batch", "quality", "task")
 _TIMES = ("min", "median", "p90")
 
 

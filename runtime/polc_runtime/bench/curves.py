@@ -42,6 +42,7 @@ class ImageResult:
         sha256: of its 8-bit RGB pixels, so that results of other pixels are told apart.
         columns: its numbers by name.
         reasons: why numbers are missing, by the name of the metric.
+        predictions: what was predicted at each quality, by the way of predicting.
     """
 
     image: str
@@ -50,11 +51,13 @@ class ImageResult:
     sha256: str
     columns: Columns
     reasons: dict[str, str] = field(default_factory=dict)
+    predictions: dict[str, list[Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the JSON."""
         facts = {"image": self.image, "width": self.width, "height": self.height, "sha256": self.sha256}
-        return {**facts, **self.columns, **({"reasons": self.reasons} if self.reasons else {})}
+        optional = {"reasons": self.reasons, "predictions": self.predictions}
+        return {**facts, **self.columns, **{name: value for name, value in optional.items() if value}}
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,33 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
 
-from ..backends.base import BUILT_IN, ENTRY_POINTS, backend_names
-from ..backends.op_library import CUDA_PATTERN, VARIABLE, OpLibrary, find_op_library, packaged
+from ..backends.base import BUILT_IN, ENTRY_POINTS, INSTALL_ORT_CUDA, backend_names
+from ..backends.op_library import (
+    CUDA_PATTERN,
+    TRT_PATTERN,
+    VARIABLE,
+    OpLibrary,
+    find_cuda_ops,
+    find_op_library,
+    packaged,
+)
+from ..backends.tensorrt_plugin import VARIABLE as PLUGIN_VARIABLE
 from ..coding import rans
 from ..errors import BackendUnavailable, PolcError, first_line
 from .facts import machine_facts
 
 PACKAGES = (
     *("polc", "numpy", "pillow", "click", "onnxruntime", "onnxruntime-gpu"),
-    *("torch", "onnx", "onnxscript", "compressai", "timm", "tensorrt", "matplotlib", "bjontegaard"),
+    *("torch", "onnx", "onnxscript", "compressai", "timm", "tensorrt", "cuda-bindings"),
+    *("matplotlib", "bjontegaard"),
 )
 """Distributions whose versions are told."""
 
 _CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+_COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, .._MINOR
 _CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
@@ -67,6 +79,8 @@ def environment() -> dict[str, Any]:
             "native operators": asdict(native_operators()),
             "native operators in ONNX Runtime": asdict(registered_operators()),
             "CUDA operators": asdict(cuda_operators()),
+            "CUDA operators in ONNX Runtime": asdict(registered_cuda_operators()),
+            "TensorRT plugin": asdict(tensorrt_plugin()),
             "CUDA driver": asdict(cuda_driver()),
         },
     }
@@ -82,9 +96,10 @@ def backend(name: str) -> Component:
     needs = KNOWN.get(name, Needs())
     points = list(metadata.entry_points(group=ENTRY_POINTS, name=name))
     if name not in BUILT_IN and not points:
-        return Component(False, "this version of polc has no such backend")
+        return Component(False, "no package that is installed has such a backend")
     missing = [package for package in needs.packages if _version(package) is None]
-    problem = f"{' and '.join(missing)} is not installed" if missing else needs.problem()
+    verb = "are" if len(missing) > 1 else "is"
+    problem = f"{' and '.join(missing)} {verb} not installed" if missing else needs.problem()
     if problem:
         return Component(False, problem, needs.install)
     if name not in BUILT_IN:
@@ -137,8 +152,31 @@ def cuda_operators() -> Component:
     """The library of native operators for NVIDIA GPUs."""
     path = packaged(CUDA_PATTERN)
     if path is None:
-        return Component(False, "the package was built without them (no CUDA compiler was usable)")
+        return Component(
+            False, "the package was built without them (no CUDA compiler was usable)", _BUILD_CUDA
+        )
     return Component(True, str(path))
+
+
+def registered_cuda_operators() -> Component:
+    """Whether the library of CUDA operators has some for ONNX Runtime, and a provider can run them."""
+    library = find_cuda_ops()
+    if not library.registers:
+        return Component(False, library.reason)
+    problem = _no_cuda_provider()
+    return Component(False, problem, INSTALL_ORT_CUDA) if problem else Component(True, str(library.path))
+
+
+def tensorrt_plugin() -> Component:
+    """The library of the TensorRT plugin; whether TensorRT takes it shows when it is loaded."""
+    named = os.environ.get(PLUGIN_VARIABLE)
+    path = packaged(TRT_PATTERN) if not named else None if named == "none" else Path(named)
+    if path is not None and path.is_file():
+        return Component(True, str(path))
+    if named:
+        return Component(False, f"{PLUGIN_VARIABLE}={named}")
+    missing = "the package was built without it (no CUDA compiler, or no TensorRT headers)"
+    return Component(False, missing, f"{_BUILD_CUDA} where it finds TensorRT's headers")
 
 
 def cuda_driver() -> Component:
@@ -152,13 +190,29 @@ def cuda_driver() -> Component:
         code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
         if code:
             return Component(False, f"NVIDIA's driver finds no GPU (CUDA error {code})")
-        return Component(True, f"{count.value} GPU{'' if count.value == 1 else 's'}")
+        version = ctypes.c_int(0)
+        driver.cuDriverGetVersion(ctypes.byref(version))
+        newest = f"CUDA up to {version.value // 1000}.{version.value % 1000 // 10}"
+        return Component(True, ", ".join([newest, *(_gpu(driver, index) for index in range(count.value))]))
     return Component(False, "NVIDIA's driver is not installed")
 
 
-def _no_cuda_provider() -> str:
-    import onnxruntime as ort
+def _gpu(driver: ctypes.CDLL, index: int) -> str:
+    """Name and compute capability of a GPU."""
+    name, numbers = ctypes.create_string_buffer(256), [ctypes.c_int(0), ctypes.c_int(0)]
+    handle = ctypes.c_int(0)
+    driver.cuDeviceGet(ctypes.byref(handle), index)
+    driver.cuDeviceGetName(name, len(name), handle)
+    for number, attribute in zip(numbers, _COMPUTE_CAPABILITY, strict=True):
+        driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, handle)
+    return f"{name.value.decode()} ({numbers[0].value}.{numbers[1].value})"
 
+
+def _no_cuda_provider() -> str:
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return "onnxruntime is not installed"
     if _CUDA_PROVIDER not in ort.get_available_providers():
         return f"this ONNX Runtime has no {_CUDA_PROVIDER}"
     return _no_gpu()
@@ -190,14 +244,13 @@ def _version(distribution: str) -> str | None:
 
 _NOT_BUILT = "the package was built without it (no C++ compiler was usable)"
 _BUILD = "install a C++ compiler, and polc again"
+_BUILD_CUDA = "install NVIDIA's nvcc, and polc again"
 
 KNOWN = {
     "onnxruntime": Needs(),
-    "onnxruntime-cuda": Needs(
-        ("onnxruntime-gpu",), "pip uninstall onnxruntime && pip install onnxruntime-gpu", _no_cuda_provider
-    ),
-    "tensorrt": Needs(("tensorrt",), "pip install tensorrt", _no_gpu),
+    "onnxruntime-cuda": Needs((), INSTALL_ORT_CUDA, _no_cuda_provider),
+    "tensorrt": Needs(("tensorrt", "cuda-bindings"), "pip install 'polc[tensorrt]'", _no_gpu),
     "torchscript": Needs(("torch", "compressai"), "pip install 'polc[export]'"),
-    "torch": Needs(("torch",), "pip install 'polc[export]'"),
+    "torch": Needs(("torch", "compressai"), "pip install 'polc[export]'"),
 }
 """What the backends that polc knows of need; others come through entry points."""

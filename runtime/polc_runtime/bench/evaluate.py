@@ -10,8 +10,8 @@ import numpy as np
 
 from ..backends import Backend, FloatArray
 from ..bundle import Task
-from ..cli.runner import FAILURES
 from ..codec import Codec
+from ..errors import FAILURES
 from ..images import Pixels
 from ..latent import Decoded
 from ..predict import Predictor, check_size
@@ -19,17 +19,19 @@ from ..preprocess import preprocess
 from .curves import BPP, QUALITY, Column, Columns, ImageResult, mean_columns
 from .failures import Failure, failure
 from .measure import Picture
+from .predictions import Earlier, Prediction, encode, predict_class
 from .samples import Sample, read_mask
 from .scores import SCORINGS, Counts, Truth, agreement
 
 LATENT, PIXELS, REFERENCE = "latent", "pixels", "reference"
 """Ways of predicting: the bundle's task graph, its pixel graph on the decompressed picture, PyTorch."""
 
-_AGREEMENT: dict[str, Callable[[Sequence[float]], float]] = {
-    "agreement": lambda values: math.fsum(values) / len(values),
-    "difference": max,
+AGREEMENT, DIFFERENCE = "agreement", "difference"
+_GATHERED: dict[str, Callable[[Sequence[float]], float]] = {
+    AGREEMENT: lambda values: math.fsum(values) / len(values),
+    DIFFERENCE: max,
 }
-"""What is told of the reference beside its figures, and how it is gathered over pictures."""
+"""What is told of the comparison with another model's predictions, and how it is gathered over pictures."""
 
 Predict = Callable[[Decoded], FloatArray]
 """Decoded file -> logits, cut to the picture."""
@@ -68,6 +70,7 @@ class Evaluation:
         qualities: at which.
         ways: of predicting, by name.
         ignored: indexes in masks that do not count.
+        earlier: predictions of an earlier run, to compare those from latents with.
         images: each picture's own figures.
         failures: pictures that are left out.
     """
@@ -77,6 +80,7 @@ class Evaluation:
     qualities: Sequence[float]
     ways: Mapping[str, Predict]
     ignored: Collection[int] = ()
+    earlier: Earlier | None = None
     images: list[ImageResult] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
@@ -96,7 +100,7 @@ class Evaluation:
             prepared = preprocess(picture.pixels, self.task.preprocessing)
             check_size(self.task, (prepared.shape[0], prepared.shape[1]))
             truth = self._truth(sample, picture.pixels)
-            counts, columns = self._at_all_qualities(prepared, truth)
+            counts, columns, predictions = self._at_all_qualities(prepared, truth)
             original = self._from_original(prepared, truth)
         except FAILURES as error:
             self.failures.append(failure(sample.source, error))
@@ -107,15 +111,21 @@ class Evaluation:
         if original is not None:
             self.original = original if self.original is None else self.original + original
         height, width = prepared.shape[:2]
-        self.images.append(ImageResult(name, width, height, picture.sha256, columns))
+        if self.earlier is not None:
+            columns[AGREEMENT] = [
+                self.earlier.agreement(name, picture.sha256, quality, prediction)
+                for quality, prediction in zip(self.qualities, predictions[LATENT], strict=True)
+            ]
+        encoded = {way: list(map(encode, found)) for way, found in predictions.items()}
+        self.images.append(ImageResult(name, width, height, picture.sha256, columns, predictions=encoded))
         return notices
 
     def results(self) -> Columns:
         """Rate and figures at each quality: rates are means over pictures, figures those of all together."""
         rates = {key: mean_columns(self.images)[key] for key in (QUALITY, BPP, "bytes")}
         figures = {way: [self.scoring.figures(each) for each in self.totals[way]] for way in self.ways}
-        agreements = {key: self._gathered(key) for key in _AGREEMENT if REFERENCE in self.ways}
-        return {**rates, **_columns(figures), **agreements}
+        there = [key for key in _GATHERED if key in self.images[0].columns]
+        return {**rates, **_columns(figures), **{key: self._gathered(key) for key in there}}
 
     def original_figures(self) -> dict[str, float | None]:
         """Figures of the pixel graph on the pictures before compression; empty where it was not asked for."""
@@ -123,16 +133,20 @@ class Evaluation:
 
     def _gathered(self, key: str) -> Column:
         columns = zip(*(result.columns[key] for result in self.images), strict=True)
-        return [_AGREEMENT[key]([value for value in values if value is not None]) for values in columns]
+        known = ([value for value in values if value is not None] for values in columns)
+        return [_GATHERED[key](values) if values else None for values in known]
 
     def _truth(self, sample: Sample, pixels: Pixels) -> Truth:
         if sample.mask is None:
             return np.array(sample.label, np.int64)
         return read_mask(sample.mask, (pixels.shape[0], pixels.shape[1]), self.task, self.ignored)
 
-    def _at_all_qualities(self, pixels: Pixels, truth: Truth) -> tuple[dict[str, list[Counts]], Columns]:
-        """Counts of each way at each quality, and the picture's own numbers."""
+    def _at_all_qualities(
+        self, pixels: Pixels, truth: Truth
+    ) -> tuple[dict[str, list[Counts]], Columns, dict[str, list[Prediction]]]:
+        """Counts of each way at each quality, the picture's own numbers, and the predictions."""
         counts: dict[str, list[Counts]] = {way: [] for way in self.ways}
+        predictions: dict[str, list[Prediction]] = {way: [] for way in self.ways}
         rates: list[dict[str, float]] = []
         agreements: list[dict[str, float]] = []
         for quality in self.qualities:
@@ -141,11 +155,12 @@ class Evaluation:
             logits = {way: predict(decoded) for way, predict in self.ways.items()}
             for way, found in logits.items():
                 counts[way].append(self.scoring.count(found, truth))
+                predictions[way].append(predict_class(found))
             area = pixels.shape[0] * pixels.shape[1]
             rates.append({QUALITY: quality, BPP: 8 * len(data) / area, "bytes": len(data)})
             agreements.append(agreement(logits[LATENT], logits[REFERENCE]) if REFERENCE in logits else {})
         figures = {way: [self.scoring.figures(each) for each in found] for way, found in counts.items()}
-        return counts, {**_listed(rates), **_columns(figures), **_listed(agreements)}
+        return counts, {**_listed(rates), **_columns(figures), **_listed(agreements)}, predictions
 
     def _from_original(self, pixels: Pixels, truth: Truth) -> Counts | None:
         if PIXELS not in self.ways:

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import click
 
-from ..cli.options import Reporting, force, reporting
+from ..cli.options import Reporting, device, force, reporting
 from ..errors import UsageError
-from .options import csv_option, document_option, plot_of
+from .options import checkpoint_option, csv_option, document_option, plot_of
 
 COMMAND = "latency"
 FORMAT = 1
@@ -39,6 +39,8 @@ class Request:
     batches: tuple[int, ...]
     threads: tuple[int, ...] | None
     backends: tuple[str, ...]
+    device: str
+    checkpoint: Path | None
     attentions: tuple[str, ...] | None
     precision: str
     quality: float
@@ -46,6 +48,7 @@ class Request:
     operations: tuple[str, ...] | None
     warmup: int
     repeats: int
+    pipeline: tuple[int, ...]
     output: Path | None
     csv: Path | None
     plot: Path | None
@@ -59,8 +62,8 @@ def _listed(read: Callable[[str], T], expected: str) -> Callable[..., tuple[T, .
     def callback(
         context: click.Context, parameter: click.Parameter, value: str | None
     ) -> tuple[T, ...] | None:
-        if value is None:
-            return None
+        if not value:
+            return None if value is None else ()
         try:
             return tuple(dict.fromkeys(read(part.strip()) for part in value.split(",")))
         except ValueError:
@@ -107,6 +110,7 @@ Examples:
   polc-bench latency photo.png --bundle polc.bundle --threads 1,2 --plot latency.png --csv latency.csv
   polc-bench latency --task cifar10 --operation infer --batch 1,8 --size 192x192 --repeats 30
   polc-bench latency --attention portable --operation compress -o before.json
+  polc-bench latency --backend torch --checkpoint polc.pth.tar --device cuda --size 1920x1080 --pipeline 4,8
   polc-bench latency --compare before.json after.json"""
 )
 @click.argument("images", metavar="[IMAGES]...", nargs=-1)
@@ -148,13 +152,15 @@ Examples:
     callback=_listed(_name, "names of backends"),
     help="What runs the graphs ('polc-bench env' lists them).",
 )
+@device
+@checkpoint_option("Weights of the bundle's model, which the backend torch runs.")
 @click.option(
     "--attention",
     "attentions",
     metavar="NAME,...",
     callback=_listed(_one_of(ATTENTIONS), "native, portable or both"),
-    help="What ONNX Runtime runs the attention with: the native operator, or the portable body in the graph. "
-    "Default: both where there is a native one.",
+    help="What runs the attention: the native operator (in TensorRT, the plugin), or the portable body in "
+    "the graph. Default: in ONNX Runtime both where there is a native one, elsewhere the backend's choice.",
 )
 @click.option(
     "--precision",
@@ -184,6 +190,14 @@ Examples:
 )
 @click.option(
     "--repeats", metavar="N", type=click.IntRange(min=1), default=10, show_default=True, help="Runs that are."
+)
+@click.option(
+    "--pipeline",
+    metavar="N,...",
+    default="",
+    callback=_listed(_positive, "whole numbers from 1, such as 1,4,8"),
+    help="Measure the throughput too, of compress from image files and of decompress, with N pictures under "
+    "way at once: reading, networks and entropy coding overlap.",
 )
 @click.option(
     "--compare",

@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from ..backends import BackendOptions, FloatArray, make_backend
+from ..backends import CPU, BackendOptions, DeviceTimed, FloatArray, make_backend
 from ..bundle import Bundle
 from ..cli.program import INTERRUPTED, USER_ERROR
-from ..cli.runner import FAILURES
 from ..codec import Codec
 from ..coding import rans
 from ..coding.container import quality_code
+from ..errors import FAILURES
 from ..images import Pixels, pad, to_tensor
 from .facts import machine_facts
 from .latency import COMPRESS, DECOMPRESS, INFER, PORTABLE
@@ -30,6 +32,7 @@ from .latency_ratios import operation_facts
 from .memory import peak_bytes, reset_peak, resident_bytes
 from .sgemm import Sgemm
 from .stopwatch import Call, Lap, TimedBackend, lap
+from .throughput import measure_pipelines, with_speedup
 
 Work = Callable[[], Any]
 
@@ -44,6 +47,7 @@ class Warm(NamedTuple):
 def main() -> int:
     """Measures what standard input asks for; returns the exit code."""
     configuration = Configuration.from_dict(json.load(sys.stdin))
+    warnings.simplefilter("ignore")  # other packages' about themselves
     with _channel() as channel:
 
         def tell(**message: Any) -> None:
@@ -83,13 +87,16 @@ def measure(configuration: Configuration, tell: Callable[[int], None]) -> dict[s
     start = resident_bytes()
     options = _options(configuration)
     backend = TimedBackend(make_backend(configuration.backend, bundle, options))
+    described = backend.describe()
+    device = described.get("device", CPU)
+    clock = _device_clock(backend, device)
     with Codec(bundle, backend, options) as codec:
         works = _works(configuration, codec, pixels, data)
         warm = {name: _warm_up(work, backend, configuration.warmup) for name, work in works.items()}
         tell(0)
-        sgemm, laps = _run(configuration, works, tell)
-    rates, described = sgemm.to_dict(), backend.describe()
-    device = described.get("device", "cpu")
+        sgemm, laps = _run(configuration, works, clock, tell)
+        pipelines = measure_pipelines(configuration, codec, pixels, data, clock, tell)
+    rates = sgemm.to_dict()
     operations = [
         {
             **operation_facts(name, laps[name], warm[name].calls, bundle.manifest.model, rates, device),
@@ -102,6 +109,7 @@ def measure(configuration: Configuration, tell: Callable[[int], None]) -> dict[s
         **configuration.to_dict(),
         "title": configuration.title,
         "device": device,
+        "device_clock": clock and clock.clock,
         "described": described,
         "coder": rans.implementation(),
         "file_bytes": len(data),
@@ -110,12 +118,27 @@ def measure(configuration: Configuration, tell: Callable[[int], None]) -> dict[s
         "load": machine_facts()["load"],
         "sgemm": rates,
         "operations": operations,
+        "pipelines": with_speedup(pipelines, operations),
     }
 
 
 def _options(configuration: Configuration) -> BackendOptions:
-    native = configuration.attention != PORTABLE
-    return BackendOptions(configuration.precision, configuration.threads, native)
+    checkpoint = configuration.checkpoint
+    return BackendOptions(
+        configuration.precision,
+        configuration.threads,
+        native_ops=configuration.attention != PORTABLE,
+        device=configuration.device,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+    )
+
+
+def _device_clock(backend: TimedBackend, device: str) -> DeviceTimed | None:
+    """What times graphs on their device; None on the processor, whose time the host's clock tells."""
+    if device == CPU or not isinstance(backend.backend, DeviceTimed):
+        return None
+    backend.backend.time_graphs()
+    return backend.backend
 
 
 def _compressed(configuration: Configuration, bundle: Bundle, pixels: Pixels) -> bytes:
@@ -159,15 +182,20 @@ def _warm_up(work: Work, backend: TimedBackend, runs: int) -> Warm:
 
 
 def _run(
-    configuration: Configuration, works: dict[str, Work], tell: Callable[[int], None]
+    configuration: Configuration,
+    works: dict[str, Work],
+    clock: DeviceTimed | None,
+    tell: Callable[[int], None],
 ) -> tuple[Sgemm, dict[str, list[Lap]]]:
     """Runs every operation in turn; samples the rate of matrix products before each round and at the end."""
     sgemm = Sgemm(configuration.threads)
+    on_device = dict if clock is None else clock.graph_seconds
+    on_device()  # of the warm-up
     laps: dict[str, list[Lap]] = {name: [] for name in works}
     for repeat in range(configuration.repeats):
         sgemm.sample()
         for name, work in works.items():
-            laps[name].append(lap(work))
+            laps[name].append(lap(work, on_device))
         tell(1 + repeat)
     sgemm.sample()
     return sgemm, laps

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..backends import CPU
 from ..images import Pixels, read_image
 
 SYNTHETIC = "synthetic"
@@ -46,6 +47,8 @@ class Configuration:
     Attributes:
         bundle: its folder.
         backend: name.
+        device: where it is asked to run, cpu or cuda.
+        checkpoint: file of the model's weights, for the backend that runs these; None for no such.
         attention: native or portable; None where the backend knows no such choice.
         precision: fp32 or fp16.
         threads: of one graph, and of matrix products.
@@ -56,10 +59,13 @@ class Configuration:
         operations: of `OPERATIONS`.
         warmup: runs of each that are not counted, at least 1.
         repeats: runs of each that are.
+        pipeline: numbers of images under way at once, for each of which the throughput is measured.
     """
 
     bundle: str
     backend: str
+    device: str
+    checkpoint: str | None
     attention: str | None
     precision: str
     threads: int
@@ -70,11 +76,12 @@ class Configuration:
     operations: tuple[str, ...]
     warmup: int
     repeats: int
+    pipeline: tuple[int, ...] = ()
 
     @property
     def rounds(self) -> int:
-        """Steps that progress is told in: one for the warm-up, and one for each repeat."""
-        return 1 + self.repeats
+        """Steps that progress is told in: one for the warm-up, each repeat, and each pipeline."""
+        return 1 + self.repeats + len(self.pipeline)
 
     @property
     def title(self) -> str:
@@ -84,7 +91,8 @@ class Configuration:
         attention = f", {self.attention} attention" if self.attention else ""
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         batch = f", batch {self.batch}" if self.batch > 1 else ""
-        return f"{picture}, {self.backend}{attention}, {threads}{batch}"
+        device = "" if self.device == CPU else f" on {self.device}"
+        return f"{picture}, {self.backend}{device}{attention}, {threads}{batch}"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -93,8 +101,8 @@ class Configuration:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Configuration:
         """Reads `to_dict`'s data."""
-        changed = {"picture": Picture(**data["picture"]), "operations": tuple(data["operations"])}
-        return cls(**{**data, **changed})
+        tuples = {name: tuple(data[name]) for name in ("operations", "pipeline")}
+        return cls(**{**data, "picture": Picture(**data["picture"]), **tuples})
 
 
 def synthetic_picture(height: int, width: int) -> Pixels:

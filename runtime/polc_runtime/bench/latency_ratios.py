@@ -79,6 +79,7 @@ def operation_facts(
             "stage": name,
             "seconds": seconds,
             "share": seconds["median"] / total["median"],
+            "device_seconds": _device_spread(laps, members),
             **_arithmetic(_total(flops, members), seconds["median"]),
             "limit_seconds": limit and limit._asdict(),
             "ratio": _pair(seconds).over(limit),
@@ -100,6 +101,13 @@ def operation_facts(
 def _spread(laps: Sequence[Lap], members: Sequence[str]) -> dict[str, float]:
     """The spread of the time that some stages take together."""
     return spread([sum(each.stages.get(name, 0.0) for name in members) for each in laps])
+
+
+def _device_spread(laps: Sequence[Lap], members: Sequence[str]) -> dict[str, float] | None:
+    """The same of the time on the device, by its own clock; None where it did not time them."""
+    if not any(name in each.device for each in laps for name in members):
+        return None
+    return spread([sum(each.device.get(name, 0.0) for name in members) for each in laps])
 
 
 def _total(flops: Mapping[str, Flops | None], members: Sequence[str]) -> Flops | None:

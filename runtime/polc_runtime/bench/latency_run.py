@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from ..backends.op_library import find_op_library
+from ..backends import backend_on
+from ..backends.op_library import find_cuda_ops, find_op_library
 from ..bundle import Bundle
 from ..bundle.bundle import DEFAULT_BUNDLE, names_none
 from ..cli.console import bar_wanted, fail, progress, say
@@ -33,7 +34,10 @@ Results = dict[str, Any]
 Failure = dict[str, str]
 
 _CHILD = "polc_runtime.bench.latency_child"
-_CHOOSES_ATTENTION = "onnxruntime"
+_OPERATORS = {"onnxruntime": find_op_library, "onnxruntime-cuda": find_cuda_ops}
+"""Backends that run the native operators of a library which may be missing."""
+_CHOOSE_ATTENTION = ("tensorrt", "torch")
+"""Others that can do with and without their own kernel of the attention."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _NO_SPINNING = {"OPENBLAS_THREAD_TIMEOUT": "4"}
 """Lets OpenBLAS' threads sleep soon after a product, so that they take nothing from what is timed next."""
@@ -88,6 +92,8 @@ def plan(request: Request, bundle: Bundle) -> list[Configuration]:
         Configuration(
             bundle=str(bundle.path),
             backend=backend,
+            device=request.device,
+            checkpoint=None if request.checkpoint is None else str(request.checkpoint.resolve()),
             attention=attention,
             precision=request.precision,
             threads=threads,
@@ -98,11 +104,12 @@ def plan(request: Request, bundle: Bundle) -> list[Configuration]:
             operations=operations,
             warmup=request.warmup,
             repeats=request.repeats,
+            pipeline=request.pipeline if batch == 1 else (),
         )
         for picture in pictures
         for threads in request.threads or (usable_processors(),)
         for batch in request.batches
-        for backend in request.backends
+        for backend in dict.fromkeys(backend_on(name, request.device) for name in request.backends)
         for attention in _attentions(backend, request.attentions)
     ]
 
@@ -123,10 +130,10 @@ def _pictures(request: Request) -> list[Picture]:
 
 
 def _attentions(backend: str, wanted: tuple[str, ...] | None) -> tuple[str | None, ...]:
-    """What to run the attention with; None for backends that give no choice."""
-    if backend != _CHOOSES_ATTENTION:
-        return (None,)
-    library = find_op_library()
+    """What to run the attention with; None for the backend's choice, or where it gives none."""
+    if backend not in _OPERATORS:
+        return wanted if wanted is not None and backend in _CHOOSE_ATTENTION else (None,)
+    library = _OPERATORS[backend]()
     if wanted is None:
         return (NATIVE, PORTABLE) if library.registers else (PORTABLE,)
     if NATIVE in wanted and not library.registers:

@@ -26,9 +26,20 @@ RATIOS = {
 }
 """The ratios of an operation, in words."""
 
-_STAGE_HEADING = ("stage", "median ms", "min ms", "p90 ms", "share", "GFLOP", "GFLOP/s", "x limit")
+_STAGE_HEADING = (
+    "stage",
+    "median ms",
+    "min ms",
+    "p90 ms",
+    "share",
+    "device ms",
+    "GFLOP",
+    "GFLOP/s",
+    "x limit",
+)
+_PIPELINE_HEADING = ("stage", "ms an image", "of the workers' time", "device ms")
 
-_SETTINGS = ("backend", "attention", "precision", "threads", "batch", "quality")
+_SETTINGS = ("backend", "device", "attention", "precision", "threads", "batch", "quality")
 _WHOLE = ("images_per_second", "megapixels_per_second", "peak_bytes", "growth_bytes")
 
 
@@ -50,6 +61,7 @@ def latency_text(document: Facts, every_step: bool = False) -> str:
     for each in document["configurations"]:
         parts.append(_configuration_text(each))
         parts += [_operation_text(operation, every_step) for operation in each["operations"]]
+        parts += map(_pipeline_text, each["pipelines"])
     return "\n\n".join(parts)
 
 
@@ -61,13 +73,11 @@ def _configuration_text(each: Facts) -> str:
     )
     attention = each["described"].get("attention")
     facts = f"coder {each['coder']}, {each['file_bytes']} bytes"
-    return "\n".join(
-        [
-            printable(each["title"]),
-            f"  {rate}",
-            f"  attention {attention}, {facts}" if attention else f"  {facts}",
-        ]
-    )
+    lines = [printable(each["title"]), f"  {rate}"]
+    lines.append(f"  attention {attention}, {facts}" if attention else f"  {facts}")
+    if each["device_clock"] is not None:
+        lines.append(f"  on {each['device']}, device times by {each['device_clock']}")
+    return "\n".join(lines)
 
 
 def _operation_text(operation: Facts, every_step: bool) -> str:
@@ -94,10 +104,29 @@ def _stage_row(stage: Facts) -> tuple[str, ...]:
         _ms(seconds["min"]),
         _ms(seconds["p90"]),
         f"{100 * stage['share']:.1f} %",
+        _device_ms(stage["device_seconds"] and stage["device_seconds"]["median"]),
         MISSING if flops is None else f"{flops / 1e9:.3f}",
         MISSING if flops is None else f"{stage['gflops_per_second']:.1f}",
         MISSING if ratio is None else f"{ratio['median']:.2f}",
     )
+
+
+def _pipeline_text(each: Facts) -> str:
+    busy = "" if each["device_busy"] is None else f", device busy {100 * each['device_busy']:.0f} %"
+    title = (
+        f"  {each['operation']}, {each['workers']} under way: {each['images_per_second']:.3g} images/s, "
+        f"{each['megapixels_per_second']:.3g} MP/s, {each['speedup']:.2f} times one by one{busy}"
+    )
+    rows = [
+        (
+            stage["stage"],
+            _ms(stage["seconds"]),
+            f"{100 * stage['share']:.1f} %",
+            _device_ms(stage["device_seconds"]),
+        )
+        for stage in each["stages"]
+    ]
+    return "\n".join([title, aligned([_PIPELINE_HEADING, *rows])])
 
 
 def _ratio_lines(ratios: Facts) -> list[str]:
@@ -114,6 +143,10 @@ def _ratio(name: str, value: float) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{1000 * seconds:.2f}"
+
+
+def _device_ms(seconds: float | None) -> str:
+    return MISSING if seconds is None else _ms(seconds)
 
 
 def latency_csv(document: Facts) -> bytes:
@@ -149,7 +182,9 @@ def _csv_row(operation: Facts, stage: str, seconds: Facts) -> dict[str, Any]:
 
 
 def _csv_stage(stage: Facts) -> dict[str, Any]:
+    device = stage["device_seconds"]
     names = ("share", "gemm_flops", "attention_flops", "gflops_per_second")
     ratio = stage["ratio"] or {"median": None, "best": None}
     pair = {"ratio_to_limit": ratio["median"], "ratio_to_limit_best": ratio["best"]}
-    return {**{name: stage[name] for name in names}, **pair}
+    on_device = {"device_median_seconds": None if device is None else device["median"]}
+    return {**{name: stage[name] for name in names}, **pair, **on_device}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..cli.runner import FAILURES
+from ..errors import FAILURES
 from ..files import Source
 from ..images import Pixels, read_image
 from .codecs import Coder

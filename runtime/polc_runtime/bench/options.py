@@ -76,4 +76,9 @@ def plot_of(what: str) -> Decorator:
     )
 
 
+def checkpoint_option(what: str) -> Decorator:
+    """The option `--checkpoint`, which names a file of `what`."""
+    return click.option("--checkpoint", metavar="CKPT", type=click.Path(path_type=Path), help=what)
+
+
 plot_option = plot_of("the curves over the rate")

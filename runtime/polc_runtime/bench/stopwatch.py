@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,11 +34,13 @@ class Lap:
         total: seconds of all of it.
         stages: seconds of each stage, in the order of their beginnings; they sum to the total.
         result: what the operation gave.
+        device: seconds of each graph on its device, by the device's own clock; empty where it has none.
     """
 
     total: float
     stages: dict[str, float]
     result: Any
+    device: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -61,14 +64,43 @@ class Stopwatch:
             self._inside = before + spent
 
 
-def lap(work: Callable[[], Any]) -> Lap:
-    """Runs an operation, and times it and its stages."""
+class SharedStopwatch:
+    """A listener that several threads share: each has a `Stopwatch`, and the sums are of them all."""
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+        self._all: list[Stopwatch] = []
+
+    def __call__(self, name: str) -> AbstractContextManager[None]:
+        """Times a span of the calling thread."""
+        if not hasattr(self._own, "watch"):
+            self._own.watch = Stopwatch()
+            self._all.append(self._own.watch)
+        timed: AbstractContextManager[None] = self._own.watch(name)
+        return timed
+
+    def seconds(self) -> Counter[str]:
+        """Seconds by name, of the spans that have ended."""
+        total: Counter[str] = Counter()
+        for watch in list(self._all):
+            total.update(watch.seconds.copy())
+        return total
+
+
+def lap(work: Callable[[], Any], device: Callable[[], dict[str, float]] = dict) -> Lap:
+    """Runs an operation, and times it and its stages.
+
+    Args:
+        work: the operation.
+        device: gives the seconds of its graphs on their device, as `DeviceTimed.graph_seconds`.
+    """
     watch = Stopwatch()
     with listening(watch):
         started = time.perf_counter()
         result = work()
         total = time.perf_counter() - started
-    return Lap(total, {**watch.seconds, OTHER: total - sum(watch.seconds.values())}, result)
+    stages = {**watch.seconds, OTHER: total - sum(watch.seconds.values())}
+    return Lap(total, stages, result, device())
 
 
 class TimedBackend:

@@ -103,7 +103,7 @@ class Fields:
 
     def number(self, key: str) -> float:
         """A finite number."""
-        value = self.value.get(key)
+        value: Any = self.value.get(key)
         if not _is_number(value):
             raise self.wrong(key, "not a number")
         return float(value)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from .commands import COMMANDS
-from .program import HELP, run_program, version_option
+from .program import HELP, max_pixels_option, run_program, version_option
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,9 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @click.group(commands=COMMANDS, context_settings=HELP)
 @version_option()
+@max_pixels_option()
 def _group() -> None:
     """Compresses images with a learned codec whose files vision models can read.
 
     Every command takes --json for one JSON document on standard output, and '-' for standard input or output.
-    Exit codes: 0, 2 for an error (one line each on standard error), 130 when interrupted.
+    Exit codes: 0, 2 for an error (one line each on standard error), 130 when interrupted,
+    143 when terminated.
     """

@@ -12,7 +12,6 @@ import click
 
 from ..errors import UsageError
 from ..files import STANDARD, Job, Source, Target, check_distinct, expand, plan
-from ..limits import DEFAULT_LIMITS
 from .console import printable
 from .jobs import POLC, header_facts, run_coding, target_of
 from .options import CodecChoice, Reporting, codec_choice, force, inputs, recursive, reporting
@@ -186,8 +185,8 @@ def _infer_one(codec: Codec, request: Request, job: Job, turn: Turn) -> Facts:
     for each in pictures.values():
         each.map.check(request.force)
         each.overlay.check(request.force)
-    data = job.source.read(DEFAULT_LIMITS.max_bytes)
-    facts = header_facts(data)
+    data = job.source.read(codec.limits, "max_bytes")
+    facts = header_facts(data, codec.limits)
     with turn.networks():
         decoded = codec.decode(data)
         image = codec.synthesise(decoded) if request.via_pixels or pictures else None

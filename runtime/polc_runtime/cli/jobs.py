@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..files import STANDARD, Job, Source, Target, plan
-from ..limits import DEFAULT_LIMITS
+from ..limits import Limits
 from .console import say
 from .options import CodecChoice, Output, Reporting
 from .runner import Facts, Work, run
@@ -34,7 +34,7 @@ def plan_jobs(
 
 def about_codec(codec: Codec, choice: CodecChoice) -> Facts:
     """What a JSON document says of the bundle and what runs it."""
-    facts = {"bundle": str(codec.bundle.path), "model": codec.bundle.name, "backend": choice.backend}
+    facts = {"bundle": str(codec.bundle.path), "model": codec.bundle.name, "backend": codec.backend.name}
     return facts | {"runs": codec.backend.describe()}
 
 
@@ -61,16 +61,16 @@ def target_of(job: Job) -> Target:
     return job.target
 
 
-def unpack(data: bytes) -> Container:
+def unpack(data: bytes, limits: Limits) -> Container:
     """The content of a `.polc` file."""
     from ..coding.container import Container
 
-    return Container.unpack(data, DEFAULT_LIMITS)
+    return Container.unpack(data, limits)
 
 
-def header_facts(data: bytes) -> Facts:
+def header_facts(data: bytes, limits: Limits) -> Facts:
     """Size, quality and rate of a `.polc` file."""
-    header = unpack(data).header
+    header = unpack(data, limits).header
     return coded_facts(header.width, header.height, header.quality, data)
 
 

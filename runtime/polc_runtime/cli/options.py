@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import say
+from .program import current_limits
 
 if TYPE_CHECKING:
     from ..codec import Codec
@@ -36,10 +38,18 @@ class CodecChoice:
 
     bundle: str | None
     backend: str
+    device: str
+    precision: str
     threads: int | None
 
-    def load(self) -> Codec:
-        """Loads the codec; imports the runtime only here."""
+    def load(self, checkpoint: Path | None = None) -> Codec:
+        """Loads the codec; imports the runtime only here.
+
+        Args:
+            checkpoint: the model's weights, for the backend that needs them.
+        """
+        from ..backends import BackendOptions
+        from ..bundle import Bundle
         from ..bundle.bundle import DEFAULT_BUNDLE, names_none
         from ..codec import Codec
         from ..coding.rans import is_fallback
@@ -49,7 +59,9 @@ class CodecChoice:
 
         if is_fallback():
             say("notice: the native coder was not built; the pure-Python one writes the same bytes, slower")
-        return Codec.load(self.bundle, backend=self.backend, threads=self.threads)
+        options = BackendOptions(self.precision, self.threads, device=self.device, checkpoint=checkpoint)
+        limits = current_limits()
+        return Codec(Bundle.load(self.bundle, limits), self.backend, options, limits)
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,14 @@ reporting = grouped(
     },
 )
 
+device = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where the backend runs; on cuda, onnxruntime is the backend onnxruntime-cuda.",
+)
+
 codec_choice = grouped(
     "codec_choice",
     CodecChoice,
@@ -104,7 +124,15 @@ codec_choice = grouped(
             metavar="NAME",
             default="onnxruntime",
             show_default=True,
-            help="What runs the graphs.",
+            help="What runs the graphs ('polc-bench env' lists the backends).",
+        ),
+        "device": device,
+        "precision": click.option(
+            "--precision",
+            type=click.Choice(["fp32", "fp16"]),
+            default="fp32",
+            show_default=True,
+            help="Of the graphs that the bundle holds in both; the entropy model is always fp32.",
         ),
         "threads": click.option(
             "--threads",

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ..errors import PolcError
+from ..errors import FAILURES
 from ..files import STANDARD, Job, explain
 from .console import bar_wanted, fail, printable, progress, say
 from .options import Reporting
@@ -33,8 +33,6 @@ _SUMMARY = {
     "bpp": "{bpp:.4f} bpp",
     "seconds": "{seconds:.2f} s",
 }
-
-FAILURES = (PolcError, OSError, MemoryError)
 
 _warnings: ContextVar[list[str] | None] = ContextVar("warnings", default=None)
 """Where the warnings of this thread's job go."""

@@ -12,6 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCES = REPOSITORY / "export" / "csrc"
+NO_ORT_HEADERS = "no ONNX Runtime headers (export/csrc/fetch_ort_headers.sh, or set ORT_INCLUDE_DIR)"
 Once = Callable[[str, Callable[[Path], None]], Path]
 
 
@@ -30,6 +31,7 @@ def compile_cpp() -> Callable[..., None]:
     return run
 
 
+@pytest.fixture(scope="session")
 def ort_headers() -> Path | None:
     """Where ONNX Runtime's C headers lie, if anywhere."""
     named = os.environ.get("ORT_INCLUDE_DIR")
@@ -40,13 +42,13 @@ def ort_headers() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def built_library(once: Once, compile_cpp: Callable[..., None]) -> Path:
+def built_library(once: Once, compile_cpp: Callable[..., None], ort_headers: Path | None) -> Path:
     """The operators as a shared library; without ONNX Runtime's headers, only the C interface."""
 
     def make(folder: Path) -> None:
-        sources, headers = [SOURCES / "c_api.cc"], ort_headers()
-        if headers:
-            sources += [SOURCES / "ort_op.cc", "-isystem", headers]
+        sources: list[object] = [SOURCES / "c_api.cc"]
+        if ort_headers:
+            sources += [SOURCES / "ort_op.cc", "-isystem", ort_headers]
         options = ["-shared", "-fPIC", "-fvisibility=hidden", "-o", folder / "libpolc_ops.so"]
         compile_cpp(*sources, *options)
 
@@ -65,8 +67,36 @@ def op_library(built_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def ort_library(op_library: Path) -> Path:
+def ort_library(op_library: Path, ort_headers: Path | None) -> Path:
     """The library with ONNX Runtime's operator in it."""
-    if ort_headers() is None:
-        pytest.skip("no ONNX Runtime headers (export/csrc/fetch_ort_headers.sh, or set ORT_INCLUDE_DIR)")
+    if ort_headers is None:
+        pytest.skip(NO_ORT_HEADERS)
     return op_library
+
+
+@pytest.fixture(scope="session")
+def emulated_kernels(once: Once, compile_cpp: Callable[..., None]) -> Path:
+    """An object file that stands for the compiled CUDA kernels, and computes on the CPU."""
+
+    def make(folder: Path) -> None:
+        here = Path(__file__).resolve().parent
+        flags = ["-O1", "-fno-strict-aliasing", "-fPIC", "-fvisibility=hidden", f"-I{here}"]
+        compile_cpp("-c", here / "na2d_cuda_emulated.cc", *flags, "-o", folder / "kernels.o")
+
+    return once("emulated_kernels", make) / "kernels.o"
+
+
+@pytest.fixture(scope="session")
+def emulated_ort_library(
+    once: Once, compile_cpp: Callable[..., None], emulated_kernels: Path, ort_headers: Path | None
+) -> Path:
+    """ONNX Runtime's operator for CUDA devices, with the kernels emulated, offered for the CPU."""
+    if ort_headers is None:
+        pytest.skip(NO_ORT_HEADERS)
+
+    def make(folder: Path) -> None:
+        source = Path(__file__).resolve().parent / "emulated_ort_op.cc"
+        options = ["-shared", "-fPIC", "-fvisibility=hidden", "-o", folder / "libemulated.so"]
+        compile_cpp(source, emulated_kernels, "-isystem", ort_headers, *options)
+
+    return once("emulated_ort_op", make) / "libemulated.so"

@@ -11,6 +11,11 @@
 
 #define __device__
 
+using cudaStream_t = void*;
+using cudaError_t = int;
+constexpr cudaError_t cudaSuccess = 0;
+inline const char* cudaGetErrorString(cudaError_t) { return "the emulation has no streams"; }
+
 struct float2 {
   float x, y;
 };

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attention_problems import assert_right, exact, problem
 from torch import Tensor
-
-from polc.attention.reference import na2d_reference
 
 HERE = Path(__file__).resolve().parent
 H100, ADA, NONE = 232448, 101376, 0  # bytes of shared memory a block
@@ -47,32 +46,6 @@ def emulate(
     pointers = [t.data_ptr() for t in (q, k, v)] + [0 if rpb is None else rpb.data_ptr(), out.data_ptr()]
     call(library, q.dtype, pointers, q.shape, kernel, memory)
     return out
-
-
-def exact(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel: int) -> Tensor:
-    doubles = [None if t is None else t.double() for t in (q, k, v, rpb)]
-    return na2d_reference(*doubles, kernel, q.shape[-1] ** -0.5)
-
-
-def problem(
-    size: tuple[int, int],
-    heads: int,
-    dim: int,
-    kernel: int,
-    dtype: torch.dtype = torch.float32,
-    batch: int = 1,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, batch, *size, heads, dim, generator=generator).to(dtype)
-    return q, k, v, torch.randn(heads, 2 * kernel - 1, 2 * kernel - 1, generator=generator)
-
-
-def assert_right(
-    library: ctypes.CDLL, q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel: int, memory: int = H100
-) -> None:
-    out = emulate(library, q, k, v, rpb, kernel, memory)
-    rounding = 2**-11 if q.dtype == torch.float16 else 0  # of the output to its type
-    torch.testing.assert_close(out.double(), exact(q, k, v, rpb, kernel), atol=3e-6, rtol=rounding)
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +93,8 @@ def test_gives_the_golden_output(golden: Path, emulation: ctypes.CDLL, case: int
 def test_is_right_at_every_size(
     emulation: ctypes.CDLL, size: tuple[int, int], kernel: int, memory: int, dtype: torch.dtype
 ) -> None:
-    assert_right(emulation, *problem(size, 2, 16, kernel, dtype), kernel, memory=memory)
+    given = problem(size, 2, 16, kernel, dtype)
+    assert_right(emulate(emulation, *given, kernel, memory), *given, kernel)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
@@ -131,14 +105,15 @@ def test_is_right_at_every_dim_and_kernel_with_a_bias_and_without(
     emulation: ctypes.CDLL, dim: int, kernel: int, with_bias: bool, dtype: torch.dtype
 ) -> None:
     q, k, v, rpb = problem((19, 18), 3, dim, kernel, dtype, batch=2)
-    assert_right(emulation, q, k, v, rpb if with_bias else None, kernel, memory=ADA)
+    bias = rpb if with_bias else None
+    assert_right(emulate(emulation, q, k, v, bias, kernel, ADA), q, k, v, bias, kernel)
 
 
-def test_a_bias_of_minus_infinity_masks_keys(emulation: ctypes.CDLL) -> None:
-    q, k, v, rpb = problem((20, 20), 2, 16, 7)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_a_bias_of_minus_infinity_masks_keys(emulation: ctypes.CDLL, dtype: torch.dtype) -> None:
+    q, k, v, rpb = problem((20, 20), 2, 16, 7, dtype)
     rpb[:, :6] = -torch.inf  # all above the query: for most queries the first rows of keys they meet
-    out = emulate(emulation, q, k, v, rpb, 7)
-    torch.testing.assert_close(out.double(), exact(q, k, v, rpb, 7), atol=3e-6, rtol=0)
+    assert_right(emulate(emulation, q, k, v, rpb, 7), q, k, v, rpb, 7)
 
 
 def test_large_logits_do_not_overflow(emulation: ctypes.CDLL) -> None:

@@ -15,6 +15,7 @@ from onnx import helper
 
 from polc_export.attention_function import DOMAIN, OP_TYPE, OP_VERSION, add_attention_function
 
+FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 Arrays = dict[str, np.ndarray]
 
 
@@ -31,21 +32,26 @@ def session(
     return ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
 
-def layer(kernel: int, dim: int, inputs: str = "q k v rpb", function: bool = True) -> bytes:
-    """A model of one attention node, all sizes dynamic."""
+def layer(
+    kernel: int,
+    dim: int,
+    inputs: str = "q k v rpb",
+    function: bool = True,
+    dtype: int = FLOAT,
+    bias_dtype: int = FLOAT,
+) -> bytes:
+    """A model of one attention node, all sizes dynamic; only one of floats has a portable body."""
     image = ["batch", "height", "width", "heads", "dim"]
     node = helper.make_node(
         OP_TYPE, inputs.split(" "), ["out"], domain=DOMAIN, kernel_size=kernel, scale=dim**-0.5
     )
 
-    def floats(name: str, shape: list[str]) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-
-    declared = [floats(name, image) for name in "qkv"]
+    declare = helper.make_tensor_value_info
+    declared = [declare(name, dtype, image) for name in "qkv"]
     if "rpb" in inputs:
-        declared.append(floats("rpb", ["heads", "side", "side"]))
+        declared.append(declare("rpb", bias_dtype, ["heads", "side", "side"]))
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, OP_VERSION)]
-    graph = helper.make_graph([node], "attention", declared, [floats("out", image)])
+    graph = helper.make_graph([node], "attention", declared, [declare("out", dtype, image)])
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return (add_attention_function(model) if function else model).SerializeToString()
 
@@ -100,6 +106,57 @@ def test_wrong_shapes_are_named(ort_library: Path, change: Arrays, said: str) ->
 def test_an_even_kernel_is_refused(ort_library: Path) -> None:
     with pytest.raises(Exception, match="odd kernel_size from 1 to 255, got 4"):
         session(layer(4, 16, function=False), ort_library).run(None, random_inputs((1, 5, 5, 2, 16), 4))
+
+
+def halves(inputs: Arrays, names: str) -> Arrays:
+    return {n: x.astype(np.float16) if n in names.split() else x for n, x in inputs.items()}
+
+
+@pytest.mark.parametrize("bias", ["float", "half"])
+def test_float16_is_computed_in_float_and_rounded_once(ort_library: Path, bias: str) -> None:
+    given = halves(random_inputs((2, 19, 37, 3, 16), 7), "q k v rpb" if bias == "half" else "q k v")
+    model = layer(7, 16, function=False, dtype=HALF, bias_dtype=HALF if bias == "half" else FLOAT)
+    out = session(model, ort_library).run(None, given)[0]
+    floats = {name: x.astype(np.float32) for name, x in given.items()}
+    expected = session(layer(7, 16), ort_library).run(None, floats)[0]
+    np.testing.assert_array_equal(out, expected.astype(np.float16))
+
+
+def test_every_float16_value_passes_through_unchanged(ort_library: Path) -> None:
+    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(1, 64, 64, 1, 16)
+    ones = np.ones_like(values)
+    model = layer(1, 16, "q k v", function=False, dtype=HALF)  # a kernel of 1: each query takes its own value
+    out = session(model, ort_library).run(None, {"q": ones, "k": ones, "v": values})[0]
+    np.testing.assert_array_equal(out, values)
+
+
+@pytest.mark.parametrize("types", ["float", "half", "half with a float bias"])
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_the_operator_for_cuda_devices_gives_the_same_with_emulated_kernels(
+    ort_library: Path, emulated_ort_library: Path, kernel: int, types: str
+) -> None:
+    names = {"float": "", "half": "q k v rpb", "half with a float bias": "q k v"}[types]
+    given = halves(random_inputs((2, 10, 21, 2, 16), kernel), names)
+    kinds = [HALF if name in names.split() else FLOAT for name in ("q", "rpb")]
+    model = layer(kernel, 16, function=False, dtype=kinds[0], bias_dtype=kinds[1])
+    out, expected = (session(model, lib).run(None, given)[0] for lib in (emulated_ort_library, ort_library))
+    tolerance = 4e-6 if kinds[0] == FLOAT else 2e-3  # tensor cores take the weights as halves
+    np.testing.assert_allclose(out.astype(np.float32), expected.astype(np.float32), atol=tolerance)
+
+
+def test_the_operator_for_cuda_devices_names_what_it_does_not_take(emulated_ort_library: Path) -> None:
+    with pytest.raises(Exception, match="NeighborhoodAttention2D: expected a dim of 16, 32 or 64, got 8"):
+        session(layer(7, 8), emulated_ort_library).run(None, random_inputs((1, 5, 5, 2, 8), 7))
+
+
+def test_a_session_takes_the_operators_from_one_library_alone(
+    ort_library: Path, emulated_ort_library: Path
+) -> None:
+    settings = ort.SessionOptions()
+    for library in (ort_library, emulated_ort_library):
+        settings.register_custom_ops_library(str(library))
+    with pytest.raises(Exception, match="Domain already set in registry"):
+        ort.InferenceSession(layer(7, 16), settings, providers=["CPUExecutionProvider"])
 
 
 def feeds(graph: str) -> Arrays:

@@ -2,11 +2,12 @@
 
 import threading
 import time
+from contextvars import copy_context
 
 import numpy as np
 import pytest
 
-from polc_runtime.bench.stopwatch import OTHER, Stopwatch, TimedBackend, lap, spread
+from polc_runtime.bench.stopwatch import OTHER, SharedStopwatch, Stopwatch, TimedBackend, lap, spread
 from polc_runtime.trace import listening, span
 
 
@@ -95,3 +96,28 @@ def test_spread_is_numpys(count):
             "p99": np.percentile(seconds, 99),
         }
     )
+
+
+def test_threads_share_a_stopwatch():
+    watch = SharedStopwatch()
+
+    def work():
+        for _ in range(3):
+            with span("outer"), span("inner"):
+                time.sleep(0.01)
+
+    with listening(watch):
+        threads = [threading.Thread(target=copy_context().run, args=(work,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    seconds = watch.seconds()
+    assert set(seconds) == {"outer", "inner"}
+    assert seconds["inner"] >= 0.06 and seconds["outer"] < seconds["inner"]
+
+
+def test_a_devices_seconds_are_kept_beside_the_stages():
+    found = lap(lambda: None, lambda: {"analysis": 2.0})
+    assert found.device == {"analysis": 2.0} and "analysis" not in found.stages
+    assert lap(lambda: None).device == {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from polc.attention import KERNELS
+from polc.attention import TRAINING_KERNELS
 from polc.presets import PRESETS
 from polc_runtime.cli.options import Decorator, grouped
 
@@ -171,7 +171,7 @@ def _options(defaults: StageDefaults) -> dict[str, Decorator]:
         ),
         "attention": make(
             "--attention",
-            type=click.Choice(list(KERNELS)),
+            type=click.Choice(list(TRAINING_KERNELS)),
             default="auto",
             help="Attention kernel; auto: native for fp32 on the CPU where it was built, else tiled.",
         ),

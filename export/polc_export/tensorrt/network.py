@@ -1,0 +1,171 @@
+"""From an ONNX file to a built plan, through TensorRT's builder; no GPU has run it yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polc_runtime.backends.engine_cache import Range
+from polc_runtime.backends.tensorrt_api import (
+    LastError,
+    create_context,
+    create_network,
+    deserialize,
+    is_strongly_typed,
+    set_fp16,
+    share_profile,
+    use_own_tactics,
+)
+from polc_runtime.errors import ExportError
+
+from .inspector import read_layers
+from .precision import FLOAT, HALF, NetworkLayer, Verdict, judge, kept_layers
+
+
+@dataclass(frozen=True)
+class Job:
+    """One engine to be built.
+
+    Attributes:
+        name: what messages call it.
+        model: bytes of the ONNX file.
+        precision: fp32 or fp16.
+        exact: whether it serves the entropy path.
+        tf32: whether TF32 is allowed.
+        workspace: working memory that a layer may take, in MiB; None for all there is.
+        ranges: shapes of each input.
+    """
+
+    name: str
+    model: bytes
+    precision: str
+    exact: bool
+    tf32: bool
+    workspace: int | None
+    ranges: Mapping[str, Range]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was built.
+
+    Attributes:
+        data: the serialised engine.
+        verdict: what was read back of its precision.
+        timing: the timing cache, with what was measured.
+    """
+
+    data: bytes
+    verdict: Verdict
+    timing: bytes
+
+
+def build(trt: Any, job: Job, timing: bytes, logger: Any, error: LastError) -> Plan:
+    """Builds an engine and reads its precision back.
+
+    Args:
+        trt: the module tensorrt.
+        job: what to build.
+        timing: a timing cache, or nothing.
+        logger: TensorRT's.
+        error: where that leaves the last error.
+
+    Raises:
+        ExportError: TensorRT does not read the file, or cannot build the engine.
+    """
+    builder = trt.Builder(logger)
+    network = create_network(trt, builder)
+    _parse(trt, network, job, logger)
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    share_profile(trt, config)
+    use_own_tactics(trt, config)
+    if job.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace << 20)
+    if not job.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    kept = _set_precision(trt, network, config, job)
+    _add_profile(builder, config, job)
+    _give_timing(config, timing)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise ExportError(f"TensorRT {trt.__version__} cannot build {job.name}{error.take()}")
+    data = bytes(plan)
+    verdict = judge(_read_back(trt, job, data, logger, error), job.precision, job.exact, kept)
+    return Plan(data, verdict, bytes(config.get_timing_cache().serialize()))
+
+
+def _parse(trt: Any, network: Any, job: Job, logger: Any) -> None:
+    parser = trt.OnnxParser(network, logger)
+    if parser.parse(job.model):
+        return
+    found = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+    raise ExportError(
+        f"TensorRT {trt.__version__} does not read the ONNX file of {job.name}: "
+        f"{' '.join(found[0].split()) if found else 'it gives no reason'}"
+    )
+
+
+def _set_precision(trt: Any, network: Any, config: Any, job: Job) -> frozenset[str]:
+    """Sets what the ONNX types do not settle; names of the layers that must be in fp32."""
+    if job.precision == FLOAT:
+        return frozenset()  # without the flag of fp16 nothing runs below fp32
+    strongly_typed = is_strongly_typed(trt.__version__)
+    kept = frozenset(layer.name for layer in kept_layers(describe(network), strongly_typed))
+    if not strongly_typed:
+        set_fp16(trt, config)
+        _pin(trt, (network.get_layer(index) for index in range(network.num_layers)), kept)
+    return kept
+
+
+def describe(network: Any) -> list[NetworkLayer]:
+    """The layers of a network as plain data."""
+    names = {"FLOAT": FLOAT, "HALF": HALF}
+
+    def types(tensors: Iterable[Any]) -> tuple[str, ...]:
+        return tuple(names.get(tensor.dtype.name, tensor.dtype.name.lower()) for tensor in tensors if tensor)
+
+    found = []
+    for layer in (network.get_layer(index) for index in range(network.num_layers)):
+        outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
+        inputs = (layer.get_input(index) for index in range(layer.num_inputs))
+        shape = any(tensor.is_shape_tensor for tensor in outputs)
+        found.append(NetworkLayer(layer.name, layer.type.name, types(inputs), types(outputs), shape))
+    return found
+
+
+def _pin(trt: Any, layers: Iterable[Any], kept: frozenset[str]) -> None:
+    """Pins layers to fp32, and those of their outputs that are fp32 in the ONNX file."""
+    for layer in layers:
+        if layer.name in kept:
+            layer.precision = trt.float32
+            for index in range(layer.num_outputs):
+                if layer.get_output(index).dtype == trt.float32:
+                    layer.set_output_type(index, trt.float32)
+
+
+def _add_profile(builder: Any, config: Any, job: Job) -> None:
+    profile = builder.create_optimization_profile()
+    for name, shapes in job.ranges.items():
+        profile.set_shape(name, shapes.least, shapes.best, shapes.most)
+    if config.add_optimization_profile(profile) < 0:
+        raise ExportError(f"TensorRT refuses the shapes of {job.name}: {dict(job.ranges)}")
+
+
+def _give_timing(config: Any, timing: bytes) -> None:
+    """Sets the timing cache; an empty one where TensorRT does not take what there is."""
+    cache = config.create_timing_cache(timing)
+    if cache is None or not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _read_back(trt: Any, job: Job, data: bytes, logger: Any, error: LastError) -> list[Any]:
+    runtime = trt.Runtime(logger)
+    engine = deserialize(runtime, data, job.name, error)
+    context = create_context(trt, engine)
+    for name, shapes in job.ranges.items():
+        context.set_input_shape(name, shapes.best)
+    inspector = engine.create_engine_inspector()
+    inspector.execution_context = context  # else the formats of tensors are left out
+    return read_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

@@ -1,0 +1,120 @@
+"""Sizes of images and batches that engines are to take, as the command line says them; imports little."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from polc_runtime.errors import UsageError
+from polc_runtime.sizes import LATENT_STRIDE, PAD_LEAST, PAD_MULTIPLE
+
+if TYPE_CHECKING:
+    from polc_runtime.bundle import SizeRule
+
+_SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
+_BATCH = re.compile(r"(\d{1,6})(?::(\d{1,6}):(\d{1,6}))?")
+
+
+@dataclass(frozen=True)
+class Size:
+    """An image's height and width, padded as the codec pads."""
+
+    height: int
+    width: int
+
+    @classmethod
+    def parse(cls, text: str, option: str) -> Size:
+        """Reads HxW.
+
+        Raises:
+            UsageError: it is no size, or none that an image is padded to.
+        """
+        match = _SIZE.fullmatch(text)
+        if match is None:
+            raise UsageError(f"{option} {text}: expected HEIGHTxWIDTH in pixels, such as 512x768")
+        size = cls(int(match[1]), int(match[2]))
+        if not all(side >= PAD_LEAST and side % PAD_MULTIPLE == 0 for side in (size.height, size.width)):
+            raise UsageError(
+                f"{option} {text}: both sides must be multiples of {PAD_MULTIPLE} from {PAD_LEAST} on, as "
+                "images are padded to"
+            )
+        return size
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Least, best and most images at once."""
+
+    least: int = 1
+    best: int = 1
+    most: int = 1
+
+    @classmethod
+    def parse(cls, text: str, option: str = "--batch") -> Batch:
+        """Reads N or MIN:OPT:MAX.
+
+        Raises:
+            UsageError: it is neither, or does not ascend from 1 on.
+        """
+        match = _BATCH.fullmatch(text)
+        if match is None:
+            raise UsageError(f"{option} {text}: expected N, or MIN:OPT:MAX such as 1:4:8")
+        least = int(match[1])
+        batch = cls(least, int(match[2] or least), int(match[3] or least))
+        if not 1 <= batch.least <= batch.best <= batch.most:
+            raise UsageError(f"{option} {text}: expected 1 <= MIN <= OPT <= MAX")
+        return batch
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Images that engines are to take.
+
+    Attributes:
+        least: smallest height, and smallest width.
+        best: what the engines are to be fastest at.
+        most: largest height, and largest width.
+        batch: images at once; the entropy path's graphs take one, whatever it says.
+
+    Raises:
+        UsageError: the sizes do not ascend.
+    """
+
+    least: Size = Size(192, 192)
+    best: Size = Size(512, 768)
+    most: Size = Size(1920, 1920)
+    batch: Batch = Batch()
+
+    def __post_init__(self) -> None:
+        for side in ("height", "width"):
+            low, best, high = (getattr(size, side) for size in (self.least, self.best, self.most))
+            if not low <= best <= high:
+                raise UsageError(
+                    f"the shapes do not ascend: a {side} of {low} in --min-shape, {best} in --opt-shape, "
+                    f"{high} in --max-shape"
+                )
+
+    def fitted(self, rule: SizeRule) -> Shapes:
+        """The nearest shapes that a task's rule admits."""
+        if rule.fixed is not None:
+            only = Size(*(LATENT_STRIDE * side for side in rule.fixed))
+            return Shapes(only, only, only, self.batch)
+        step, minimum = LATENT_STRIDE * rule.multiple, LATENT_STRIDE * rule.minimum
+        start = -(-minimum // step) * step
+
+        def up(size: Size) -> Size:
+            return Size(*(max(start, -(-side // step) * step) for side in (size.height, size.width)))
+
+        def down(size: Size, floor: Size) -> Size:
+            sides = zip((size.height, size.width), (floor.height, floor.width), strict=True)
+            return Size(*(max(low, side // step * step) for side, low in sides))
+
+        least = up(self.least)
+        most = down(self.most, least)
+        best = up(self.best)
+        best = Size(min(best.height, most.height), min(best.width, most.width))
+        return Shapes(least, best, most, self.batch)

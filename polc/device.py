@@ -1,0 +1,94 @@
+"""Where torch runs a model: the device, what is fixed there, and its clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from polc_runtime.backends import CUDA, GraphSeconds
+from polc_runtime.errors import BackendUnavailable
+
+_NO_DRIVER = "install NVIDIA's driver"
+_NO_SUPPORT = "pip install torch from https://pytorch.org, built with CUDA"
+
+
+def settle(name: str, backend: str) -> torch.device:
+    """The device of a name, `cpu` or `cuda`, with torch set up so that fp32 on it means fp32.
+
+    On CUDA, for the whole process, TF32 is switched off and cuDNN takes deterministic algorithms that it does
+    not choose by timing.
+
+    Args:
+        name: of `polc_runtime.backends.DEVICES`.
+        backend: that wants it, for the message.
+
+    Raises:
+        BackendUnavailable: torch finds no CUDA device.
+    """
+    if name == CUDA:
+        if not torch.cuda.is_available():
+            what = _NO_DRIVER if torch.version.cuda else _NO_SUPPORT
+            raise BackendUnavailable(
+                f"the backend {backend} cannot run on cuda: torch {torch.__version__} finds no CUDA device; "
+                f"{what}, or choose --device cpu"
+            )
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+    return torch.device(name)
+
+
+def use_threads(threads: int | None) -> None:
+    """Has torch use so many threads of the processor, in the whole process; None leaves it as it is."""
+    if threads is not None and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
+def facts(device: torch.device) -> dict[str, Any]:
+    """What a backend's description says of its device."""
+    if device.type != CUDA:
+        return {"device": device.type}
+    return {"device": CUDA, "gpu": torch.cuda.get_device_name(device)}
+
+
+class DeviceClock:
+    """The part of a backend that times graphs on its device (`polc_runtime.backends.DeviceTimed`).
+
+    Args:
+        device: where the graphs run; CUDA events on its stream time them, on the CPU the host's clock.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.clock = "CUDA events" if device.type == CUDA else "host clock"
+        self._seconds = GraphSeconds()
+
+    def time_graphs(self) -> None:
+        """See `DeviceTimed.time_graphs`."""
+        self._seconds.wanted = True
+
+    def graph_seconds(self) -> dict[str, float]:
+        """See `DeviceTimed.graph_seconds`."""
+        return self._seconds.take()
+
+    @contextmanager
+    def timing(self, graph: str) -> Iterator[None]:
+        """Times a run of a graph, if anybody asked."""
+        if not self._seconds.wanted:
+            yield
+        elif self.device.type == CUDA:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            yield
+            end.record()
+            end.synchronize()
+            self._seconds.add(graph, begin.elapsed_time(end) / 1000)
+        else:
+            started = time.perf_counter()
+            yield
+            self._seconds.add(graph, time.perf_counter() - started)
