@@ -29,7 +29,7 @@ KEPT_OPS = (
     "Reciprocal",
     "Softmax",
     "Sqrt",
-    # masks by -1e9, and the operator library for the CPU, which takes float32 alone
+    # masks by -1e9, and a softmax inside
     OP_TYPE,
     # positions, which float16 counts no further than 2048
     "Ceil",

@@ -62,6 +62,7 @@ class Codec:
         precision: str = "fp32",
         threads: int | None = None,
         device: str = CPU,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> Codec:
         """Opens a bundle folder.
 
@@ -71,13 +72,15 @@ class Codec:
             precision: `fp32` or `fp16`, of the analysis and synthesis; the entropy path is always fp32.
             threads: CPU threads; None for the backend's default.
             device: `cpu` or `cuda`; `onnxruntime` on `cuda` is the backend `onnxruntime-cuda`.
+            limits: largest images and files accepted.
 
         Raises:
             UsageError: no device has that name.
             BundleError: there is no such bundle, or it is damaged.
             BackendUnavailable: the backend cannot run here.
         """
-        return cls(Bundle.load(bundle), backend, BackendOptions(precision, threads, device=device))
+        options = BackendOptions(precision, threads, device=device)
+        return cls(Bundle.load(bundle, limits), backend, options, limits)
 
     def over(self, backend: Backend) -> Codec:
         """The same codec on another backend of the same bundle, such as a wrapper around its own."""

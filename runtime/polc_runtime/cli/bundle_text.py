@@ -19,6 +19,7 @@ def bundle_text(facts: Facts) -> str:
         f"quality      {low:g} to {high:g}",
         f"fingerprint  {facts['fingerprint'][:16]}",
         f"codec_id     {facts['codec_id'][:8]}",
+        f"tolerances   {_tolerances(facts['tolerances'])}",
         f"validation   {_validation(facts['validation'])}",
         *(f"note         {note}" for note in facts["notes"]),
         f"attention    {facts['attention']} on this machine",
@@ -64,6 +65,13 @@ def _images(preprocessing: Facts) -> str:
 
 def _bytes(size: int | None) -> str:
     return "missing" if size is None else f"{size:,}"
+
+
+def _tolerances(rows: list[Facts]) -> str:
+    """How far scales may differ between an encoder and a decoder."""
+    exponents = [exponent for row in rows for exponent in row["exponents"]]
+    least, most = min(exponents), max(exponents)
+    return f"2^-{least}" + (f" to 2^-{most}" if most > least else "") + " of a scale"
 
 
 def _validation(checks: list[Facts]) -> str:

@@ -319,6 +319,7 @@ def _info_one(limits: Limits, job: Job, turn: Turn) -> Facts:
         "fingerprint": container.header.fingerprint.hex(),
         "codec_id": container.header.codec_id.hex(),
         "section_bytes": dict(container.section_sizes),
+        "tolerance_exponents": list(container.calibration.exponents) if container.calibration else None,
     }
 
 

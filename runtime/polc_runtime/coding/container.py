@@ -228,8 +228,8 @@ def _check_frame(data: bytes, limits: Limits) -> None:
         raise BitstreamError(
             f"the file is truncated: it has {len(data)} bytes, a .polc file at least {least}"
         )
-    if len(data) > limits.max_bytes:
-        raise BitstreamError(f"the file has {len(data)} bytes, the limit is {limits.max_bytes}")
+    if problem := limits.bytes_problem("max_bytes", len(data)):
+        raise BitstreamError(f"the file {problem}")
     if zlib.crc32(memoryview(data)[: -_CRC.size]) != _CRC.unpack_from(data, len(data) - _CRC.size)[0]:
         raise BitstreamError("the file is damaged or truncated: its CRC-32 does not match")
 
