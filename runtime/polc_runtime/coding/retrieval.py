@@ -33,7 +33,7 @@ def build(keys: NDArray[Any], bits: NDArray[Any]) -> tuple[int, bytes]:
     Returns:
         The seed, 0..255, and the solution: n / 8 bytes and a few more; none for no keys.
     """
-    size = -(-len(keys) // 8)
+    size = -(-len(keys) // 8) + len(keys) // 512  # less would seldom do
     if not size:
         return 0, b""
     for seed in range(MAX_SEED + 1):
@@ -86,25 +86,25 @@ def _mix(words: Words) -> Words:
 def _solve(keys: NDArray[Any], bits: NDArray[Any], seed: int, size: int) -> bytes | None:
     """Solves the keys' equations over GF(2) by elimination within the band; None where they contradict."""
     starts, masks = _equations(keys, seed, size)
-    pivots = [0] * (8 * size)  # the equation whose window begins at a bit, and its right side in bit 64
-    for index in np.argsort(starts, kind="stable").tolist():
-        start, row = int(starts[index]), int(masks[index]) | int(bits[index]) << _WINDOW
-        mask = row & (1 << _WINDOW) - 1
+    order = np.argsort(starts, kind="stable")
+    pivots, sides = [0] * (8 * size), [0] * (8 * size)  # the equation whose window begins at a bit
+    for start, mask, side in zip(
+        starts[order].tolist(), masks[order].tolist(), bits[order].astype(int).tolist(), strict=True
+    ):
         while mask:
             skipped = (mask & -mask).bit_length() - 1
-            start, row = start + skipped, mask >> skipped | row >> _WINDOW << _WINDOW
+            start, mask = start + skipped, mask >> skipped
             if not pivots[start]:
-                pivots[start] = row
+                pivots[start], sides[start] = mask, side
                 break
-            row ^= pivots[start]
-            mask = row & (1 << _WINDOW) - 1
+            mask, side = mask ^ pivots[start], side ^ sides[start]
         else:
-            if row:
+            if side:
                 return None
     solution = np.zeros(8 * size, np.uint8)
     window = 0  # the bits behind the present one, the nearest lowest
     for start in reversed(range(8 * size)):
         window = window << 1 & (1 << _WINDOW) - 1
-        window |= ((pivots[start] & window).bit_count() + (pivots[start] >> _WINDOW)) & 1
+        window |= ((pivots[start] & window).bit_count() + sides[start]) & 1
         solution[start] = window & 1
     return np.packbits(solution, bitorder="little").tobytes()
