@@ -196,11 +196,16 @@ def inputs(tmp_path):
     return tmp_path
 
 
+def heed_interrupts():
+    """Undoes what a shell does to what it runs in the background: children of it would not hear Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def killed(folder, number, after):
     """A `polc compress --force` that got a signal some time after its first file; its exit code."""
     with subprocess.Popen(
         [*COMMAND, "compress", "in", "-o", "out", "--force", "--threads", "1", "--quality", "1"],
-        cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE,
+        cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, preexec_fn=heed_interrupts,
     ) as child:  # fmt: skip
         until = time.monotonic() + 60
         while (folder / "out/00.polc").read_bytes() == b"the old one":

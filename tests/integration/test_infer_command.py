@@ -217,7 +217,7 @@ def test_compressing_for_an_unknown_task_or_a_thread_of_pixels_is_one_line(polc,
     code, _, err = polc("compress", "thread.png", "-o", "t.polc", "--for-task", "convnext")
     assert code == 2 and err == [
         "polc: error: thread.png: with its shorter side scaled to 292: an image of 1460000x292 is too large: "
-        "a side may have 65535 pixels"
+        "a side may have 65535 pixels (raise it by $POLC_MAX_SIDE or Limits(max_side=...))"
     ]
     assert names(tmp_path) == ["a.png", "thread.png"]
 
