@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polc_runtime.coding.container import symbol_checksum
+from polc_runtime.coding.container import Container, Header, join_streams, quality_code, symbol_checksum
 from polc_runtime.coding.schedule import gather, scatter
 from polc_runtime.images import read_image, to_tensor
 from polc_runtime.latent import LatentCoder
@@ -33,6 +33,12 @@ class Case:
 
     def __getitem__(self, key):
         return self.data[key]
+
+    @property
+    def header(self):
+        """The fixed part of a file of this image, but for the model's hashes."""
+        height, width = self.image.shape[2:]
+        return Header(bytes(8), bytes(4), width, height, quality_code(self.quality))
 
     def step_slices(self):
         ends = np.cumsum(self["step_sizes"])
@@ -87,7 +93,7 @@ def check_stored_strings(backend, tables, case):
     sums = [symbol_checksum(case["symbols"][part]) for part in case.step_slices()]
     checksums = (symbol_checksum(case["z_symbols"]), *sums)
     z, y = case["z_string"].tobytes(), case["y_string"].tobytes()
-    y_hat = coder.decode(z, [y], checksums, case["y_hat"].shape[2:], case.quality)
+    y_hat = coder.decode(Container(case.header, z, join_streams([y]), checksums))
     assert_close(y_hat[None], case["y_hat"], "y_hat")
 
 

@@ -33,7 +33,7 @@ def test_streams_made_with_either_tables_decode_with_the_same(golden, official_c
     for tables in (stored, fresh):
         coder = LatentCoder(codec.backend, tables, 320)
         coded = coder.encode(case["y"][0], case["z"][0], case.quality)
-        decoded = coder.decode(coded.z, coded.y, coded.checksums, case["y_hat"].shape[2:], case.quality)
+        decoded = coder.decode(coded.container(case.header))
         assert (decoded == coded.y_hat).all()
     assert 0 < largest_difference(stored.latent, fresh.latent) <= 2
     rng = np.random.default_rng(0)
