@@ -16,6 +16,7 @@ from polc_runtime.bundle import (
     Task,
     find_bundle,
 )
+from polc_runtime.coding.calibration import DEFAULT_TOLERANCES
 
 FILES = {
     "graphs/analysis.onnx": b"a graph",
@@ -344,3 +345,22 @@ def test_what_is_no_bundle_says_why(tmp_path, monkeypatch):
 def test_a_size_rule_tells_which_latents_fit_and_which_images_are_wanted(rule, fits, others, wanted):
     assert all(rule.admits(*grid) for grid in fits) and not any(rule.admits(*grid) for grid in others)
     assert wanted in rule.wanted()
+
+
+@pytest.mark.parametrize(
+    ("tolerances", "message"),
+    [
+        ([{"quality": 1, "exponents": [13] * 8}], "expected 9 whole numbers from 6 to 21"),
+        ([{"quality": 1, "exponents": [22] * 9}], "expected 9 whole numbers from 6 to 21"),
+        ([{"quality": "1", "exponents": [13] * 9}], "quality is not a number"),
+        ([{"quality": q, "exponents": [13] * 9} for q in (4, 1)], "tolerances is not in order of quality"),
+    ],
+)
+def test_tolerances_that_cannot_be_are_refused(tolerances, message):
+    with pytest.raises(BundleError, match=message):
+        Manifest.from_json(json.dumps({**DOCUMENT, "tolerances": tolerances}))
+
+
+def test_a_bundle_without_tolerances_has_the_usual_ones():
+    document = {key: value for key, value in DOCUMENT.items() if key != "tolerances"}
+    assert Manifest.from_json(json.dumps(document)).tolerances == DEFAULT_TOLERANCES

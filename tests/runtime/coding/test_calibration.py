@@ -12,6 +12,7 @@ from polc_runtime.coding.calibration import (
     CalibrationWriter,
     Decisions,
     Edges,
+    Tolerances,
 )
 
 TABLE = np.exp(np.linspace(np.log(0.11), np.log(256), 64)).astype(np.float32)
@@ -103,3 +104,11 @@ def test_nothing_near_takes_six_bytes() -> None:
     writer.add(Decisions(0, 0, scales, rows_of(scales)))
     assert writer.finish() == Calibration((13,) * 9, 0, b"")
     assert len(writer.finish().pack()) == 6
+
+
+def test_between_two_qualities_the_larger_tolerance_of_both_holds() -> None:
+    low, high = (14, *[13] * 8), (12, *[15] * 8)
+    tolerances = Tolerances(((2.0, low), (6.0, high)))
+    assert tolerances.at(1) == tolerances.at(2) == low
+    assert tolerances.at(6) == tolerances.at(8) == high
+    assert tolerances.at(3.5) == (12, *[13] * 8)
