@@ -93,7 +93,7 @@ class Codec:
             image: uint8 [H,W,3], RGB, any size from 1x1.
             quality: real, 1 (smallest) to 8 (best) for the official model; rounded to 1/256.
             portable: whether the file must decode on machines and backends that round differently; that takes
-                up to a hundredth more bytes (docs/bitstream.md).
+                about a hundredth more bytes at most (docs/bitstream.md).
 
         Raises:
             ImageError: not such an array, or larger than the limits.

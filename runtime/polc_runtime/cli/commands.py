@@ -84,7 +84,7 @@ Examples:
     default="on",
     show_default=True,
     help="Whether files decode on machines and backends that round differently too. Off, for systems of one "
-    "kind of machine, saves up to a hundredth of a file.",
+    "kind of machine, saves about a hundredth of a file at most.",
 )
 @recursive
 @codec_choice
@@ -313,11 +313,12 @@ def _info_one(limits: Limits, job: Job, turn: Turn) -> Facts:
         return {"kind": "bundle", **facts, "attention": find_op_library().attention}
     data = job.source.read(limits, "max_bytes")
     container = unpack(data, limits)
+    header = container.header
     return {
         "kind": "polc",
-        **header_facts(data, limits),
-        "fingerprint": container.header.fingerprint.hex(),
-        "codec_id": container.header.codec_id.hex(),
+        **coded_facts(header.width, header.height, header.quality, data),
+        "fingerprint": header.fingerprint.hex(),
+        "codec_id": header.codec_id.hex(),
         "section_bytes": dict(container.section_sizes),
         "tolerance_exponents": list(container.calibration.exponents) if container.calibration else None,
     }
