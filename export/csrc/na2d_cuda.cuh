@@ -1,22 +1,21 @@
 // Two-dimensional neighbourhood attention on CUDA devices: one kernel for every host (TensorRT, ONNX Runtime, PyTorch),
 // forward only.
 //
-// NOT YET RUN ON A GPU. It compiles for sm_80, sm_90 and PTX, and the same source was run on the CPU, phase by phase
-// for the threads of a block, with the instructions of a warp emulated (tests/export/csrc/na2d_cuda_emulation.h).
-// Barriers, asynchronous copies, speed: unproven; docs/cuda.md has what can be computed of the speed.
+// NOT YET RUN ON A GPU. It compiles for sm_80, sm_90 and PTX, and the same source was run on the CPU, the threads of a
+// block as fibers, with barriers, copies and the instructions of a warp emulated
+// (tests/export/csrc/na2d_cuda_emulation.h). Threads that truly run at once and speed are unproven; docs/cuda.md has
+// what can be computed of the speed.
 //
 // For q, k, v [batch, height, width, heads, dim], contiguous float or half, dim 16, 32 or 64: along an axis of length
 // L, query i attends to keys start .. start + kernel - 1, start = clamp(i - kernel / 2, 0, L - kernel) (every key where
 // L < kernel), with logits scale * q.k + rpb[head, key - query + kernel - 1 by axis]. Products and softmax are float,
 // rpb is float or half. The specification is polc/attention/reference.py.
 //
-// A block takes a tile of queries of one head. Kernels 3 and 7 put the tile's keys and values in shared memory: the
-// rows and columns from the first query's start to the last one's start + kernel, all inside the map. Elements lie in
-// chunks of 16 bytes, chunk c of every key side by side: eight threads with neighbouring queries then read 128 bytes in
-// a row, without bank conflicts. Floats are multiplied by ordinary arithmetic (na2d_cuda_block.inc): a thread takes
-// kRows queries below one another, so that a key once read serves several of them, and the softmax runs along, a row of
-// keys at a time. Halves are multiplied by tensor cores (na2d_cuda_mma.inc), without which they would take as long as
-// floats. Every other problem reads keys from global memory, key by key.
+// There are three kinds of block. For kernels 3 and 7 a block takes a tile of queries of one head, with the tile's keys
+// and values in shared memory: the rows and columns from the first query's start to the last one's start + kernel, all
+// inside the map. Elements lie there in chunks of 16 bytes, chunk c of every key side by side. Floats are multiplied by
+// ordinary arithmetic (na2d_cuda_slices.inc), halves by tensor cores (na2d_cuda_mma.inc), without which they would take
+// as long as floats. Every other problem reads keys from global memory, key by key (na2d_cuda_plain.inc).
 //
 // Away from nvcc the host must bring what it uses of CUDA, and gets everything but the launch. C++17.
 #pragma once
@@ -62,8 +61,14 @@ struct Problem {
   float scale;
 };
 
-#include "na2d_cuda_block.inc"
+#include "na2d_cuda_parts.inc"
+#include "na2d_cuda_plain.inc"
+#include "na2d_cuda_slices.inc"
 #include "na2d_cuda_mma.inc"
+
+// Of shared memory, that a kind of block takes.
+template <class Kind>
+constexpr int kMemoryBytes = Kind::kMemory * static_cast<int>(sizeof(uint4));
 
 // What is wrong with a problem, or an empty string. Null pointers other than rpb are the caller's to check.
 template <class T>
@@ -79,7 +84,7 @@ std::string check(const Problem<T>& p) {
     return "expected a dim of 16, 32 or 64, got " + std::to_string(p.dim);
   if (p.kernel < 1 || p.kernel % 2 == 0 || p.kernel > 255)
     return "expected an odd kernel_size from 1 to 255, got " + std::to_string(p.kernel);
-  if (bytes * static_cast<double>(p.dim) > 1e18 || Block<T, 64, 0>::count(p) > kMostBlocks)
+  if (bytes * static_cast<double>(p.dim) > 1e18 || count_tiles(p, 8, 16) > kMostBlocks)
     return "the tensors are too large";
   const T* tensors[] = {p.q, p.k, p.v, p.out};
   for (const T* tensor : tensors)
@@ -87,23 +92,23 @@ std::string check(const Problem<T>& p) {
   return "";
 }
 
-// The kind of block for kernel K, where map and scale are large enough for it.
+// The kind of block for kernel K, where map, scale and shared memory are large enough for it.
 template <class T, int D, int K>
-using TiledBlock = std::conditional_t<std::is_same_v<T, __half>, MmaBlock<D, K>, Block<float, D, K>>;
+using TiledBlock = std::conditional_t<std::is_same_v<T, __half>, MmaBlock<D, K>, SliceBlock<K>>;
 
 template <class T, int D, int K, class Run>
 auto run_tiled(const Problem<T>& p, int64_t memory, const Run& run) {
   using Kind = TiledBlock<T, D, K>;
-  const bool suits = p.height >= Kind::kLeastHeight && p.width >= K && p.scale >= Kind::kLeastScale;
-  if (suits && Kind::kMemoryBytes <= memory) return run(static_cast<Kind*>(nullptr));
-  return run(static_cast<Block<T, D, 0>*>(nullptr));
+  const bool suits = p.height >= K && p.width >= K && p.scale >= Kind::kLeastScale;
+  if (suits && kMemoryBytes<Kind> <= memory) return run(static_cast<Kind*>(nullptr));
+  return run(static_cast<PlainBlock<T, D>*>(nullptr));
 }
 
 template <class T, int D, class Run>
 auto run_dim(const Problem<T>& p, int64_t memory, const Run& run) {
   if (p.kernel == 3) return run_tiled<T, D, 3>(p, memory, run);
   if (p.kernel == 7) return run_tiled<T, D, 7>(p, memory, run);
-  return run(static_cast<Block<T, D, 0>*>(nullptr));
+  return run(static_cast<PlainBlock<T, D>*>(nullptr));
 }
 
 // Gives `run` a null pointer to the kind of block that suits a problem on a device with so many bytes of shared memory
@@ -125,27 +130,19 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocksAtOnce)
     attention(const Problem<typename Kind::Element> problem) {
   extern __shared__ uint4 memory[];
   Kind block(problem, blockIdx.x, threadIdx.x, memory);
-  block.load();
-  __syncthreads();
-  block.attend();
-  if constexpr (Kind::kPuts) {
-    __syncthreads();
-    block.put();
-    __syncthreads();
-    block.store();
-  }
+  block.run();
 }
 
 template <class Kind>
 cudaError_t launch(const Problem<typename Kind::Element>& problem, cudaStream_t stream) {
   const auto kernel = &attention<Kind>;
   const cudaError_t status =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Kind::kMemoryBytes);
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMemoryBytes<Kind>);
   if (status != cudaSuccess) return status;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(Kind::count(problem)));
   config.blockDim = dim3(Kind::kThreads);
-  config.dynamicSmemBytes = Kind::kMemoryBytes;
+  config.dynamicSmemBytes = kMemoryBytes<Kind>;
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, problem);
 }
@@ -154,7 +151,7 @@ cudaError_t launch(const Problem<typename Kind::Element>& problem, cudaStream_t 
 template <class T>
 cudaError_t forward(const Problem<T>& problem, cudaStream_t stream) {
   if (!check(problem).empty()) return cudaErrorInvalidValue;
-  if (Block<T, 16, 0>::count(problem) == 0) return cudaSuccess;
+  if (count_tiles(problem, 8, 16) == 0) return cudaSuccess;
   int device = 0, memory = 0;
   cudaError_t status = cudaGetDevice(&device);
   if (status == cudaSuccess)

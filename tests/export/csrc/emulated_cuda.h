@@ -1,13 +1,9 @@
 // What export/csrc/na2d_cuda.cuh uses of CUDA, on the CPU: for tests, with any C++17 compiler.
-//
-// Asynchronous copies happen when they are waited for and not before, so that a result which needs them earlier shows.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <utility>
-#include <vector>
 
 #define __device__
 
@@ -67,29 +63,3 @@ inline __half __float2half_rn(float value) {
 inline float2 __half22float2(__half2 pair) { return {__half2float(pair.x), __half2float(pair.y)}; }
 
 inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }
-
-namespace emulated_cuda {
-
-struct Copy {
-  void* target;
-  const void* source;
-  size_t bytes;
-};
-
-inline std::vector<Copy> started, committed;
-
-}  // namespace emulated_cuda
-
-inline void __pipeline_memcpy_async(void* target, const void* source, size_t bytes) {
-  emulated_cuda::started.push_back({target, source, bytes});
-}
-
-inline void __pipeline_commit() {
-  for (const emulated_cuda::Copy& copy : std::exchange(emulated_cuda::started, {}))
-    emulated_cuda::committed.push_back(copy);
-}
-
-inline void __pipeline_wait_prior(size_t) {
-  for (const emulated_cuda::Copy& copy : std::exchange(emulated_cuda::committed, {}))
-    std::memcpy(copy.target, copy.source, copy.bytes);
-}
