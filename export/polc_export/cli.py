@@ -121,9 +121,8 @@ Examples:
 @click.option(
     "--opset",
     type=click.IntRange(OPSETS.start, OPSETS.stop - 1),
-    default=DEFAULT_OPSET,
-    show_default=True,
-    help="ONNX opset of the graphs.",
+    show_default=str(DEFAULT_OPSET),
+    help="ONNX opset of the graphs that are exported.",
 )
 @click.option(
     "--photo",
@@ -234,10 +233,14 @@ def _extended(
     photo: Path | None,
     no_validate: bool,
     force: bool,
+    opset: int | None,
     **options: Any,
 ) -> Made:
     """A bundle from a bundle, without PyTorch; its opset stays."""
     from .extend import extend_bundle
+
+    if opset is not None:
+        raise UsageError("--opset takes a checkpoint: graphs of a bundle keep the opset they were exported in")
 
     wanted = _variants(formats, precisions)
     return extend_bundle(
@@ -272,7 +275,7 @@ def _options(
     formats: tuple[str, ...],
     precisions: tuple[str, ...],
     name: str | None,
-    opset: int,
+    opset: int | None,
     photo: Path | None,
     no_validate: bool,
     force: bool,
@@ -290,7 +293,7 @@ def _options(
     tasks = TaskOptions(family, files, with_pixels)
     variants = _variants(formats, precisions)
     return ExportOptions(
-        opset, not no_validate, photo, name, force, tasks, "torchscript" in formats, variants
+        opset or DEFAULT_OPSET, not no_validate, photo, name, force, tasks, "torchscript" in formats, variants
     )
 
 

@@ -23,6 +23,13 @@ def test_options_of_engines_without_engines_are_refused(arguments, capsys):
     assert line.endswith("options of engines were given; they take --bundle BUNDLE --format tensorrt alone")
 
 
+def test_a_bundle_keeps_its_opset(tmp_path, capsys):
+    made = tmp_path / "made.bundle"
+    assert export(["--bundle", "nano", "--format", "tensorrt", "--opset", "20", "--out", str(made)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--opset takes a checkpoint" in line and not made.exists()
+
+
 def test_a_wrong_shape_is_one_line(capsys):
     assert export(["--bundle", "nano", "--format", "tensorrt", "--min-shape", "100x100"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
