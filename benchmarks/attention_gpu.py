@@ -1,11 +1,12 @@
 """Neighbourhood attention on a CUDA device: polc's kernel, NATTEN's and flex_attention against memory.
 
-Usage: python benchmarks/attention_gpu.py [--out FILE] [--repeats 50] [--size 256x384] [--channels 128]
+Usage: python benchmarks/attention_gpu.py [--out FILE] [--only polc,natten,flex] [--repeats 50]
+       [--size 256x384] [--channels 128]
 
 For each type, head_dim and kernel_size it prints and writes the median time by CUDA events, the time that
 reading q, k, v and writing the result must take at the speed of a copy on this device, measured by this
 process, and the largest error against float64. The cache is overwritten before each run. What is missing is
-skipped, and named. Not run on a GPU yet.
+skipped, and named. The file is written anew after each measurement. Not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ COPIED = 1 << 29
 """Bytes of the copy that measures the memory's speed, and of what is written to empty the cache."""
 
 Call = Callable[[], Tensor]
+Document = dict[str, Any]
 
 
 class Skipped(Exception):
@@ -183,43 +185,61 @@ def problems(height: int, width: int, channels: int) -> Iterator[tuple[str, int,
                 yield name, dim, k, Problem(q, keys, v, rpb, k)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything there is to measure, as one JSON document."""
+def measure(options: argparse.Namespace, keep: Callable[[Document], None]) -> Document:
+    """Everything there is to measure, one kernel after the other, as a JSON document; `keep` gets each state.
+
+    After an error of the device nothing more can be measured in this process: it is raised, once it is kept.
+    """
     height, width = map(int, options.size.split("x"))
     speed = copy_bandwidth(options.repeats)
-    rows: list[Row] = []
+    rows: list[Document] = []
     skipped: dict[str, str] = {}
-    for dtype, dim, k, problem in problems(height, width, options.channels):
-        for name, make in CALLS.items():
-            try:
-                call, bias = make(problem)
-                error = float((call().double() - problem.exact(bias)).abs().max())
-                ms = median_ms(call, options.repeats)
-            except Skipped as reason:
-                skipped[name] = str(reason)
-                continue
-            except Exception as failure:  # others' kernels refuse what they please
-                skipped[f"{name} {dtype} head_dim {dim} kernel_size {k}"] = first_line(failure)
-                continue
-            bound = 1e3 * problem.bytes / speed
-            rows.append(Row(name, dtype, dim, k, bias, ms, bound, ms / bound, error))
-            print(f"{name:7} {dtype} head_dim {dim} kernel_size {k}: {ms:.3f} ms, {ms / bound:.2f} x bound")
-    return {
+    document = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "size": [height, width],
         "channels": options.channels,
         "repeats": options.repeats,
         "copy_gb_s": speed / 1e9,
-        "rows": [asdict(row) for row in rows],
+        "rows": rows,
         "skipped": skipped,
     }
+    for name in options.only:
+        for dtype, dim, k, problem in problems(height, width, options.channels):
+            try:
+                call, bias = CALLS[name](problem)
+                error = float((call().double() - problem.exact(bias)).abs().max())
+                ms = median_ms(call, options.repeats)
+            except Skipped as reason:
+                skipped[name] = str(reason)
+            except Exception as failure:  # others' kernels refuse what they please
+                skipped[f"{name} {dtype} head_dim {dim} kernel_size {k}"] = first_line(failure)
+            else:
+                bound = 1e3 * problem.bytes / speed
+                rows.append(asdict(Row(name, dtype, dim, k, bias, ms, bound, ms / bound, error)))
+                print(
+                    f"{name:7} {dtype} head_dim {dim} kernel_size {k}: {ms:.3f} ms, {ms / bound:.2f} x bound"
+                )
+            keep(document)
+            if name in skipped:
+                break
+            torch.cuda.synchronize()
+    return document
+
+
+def names(text: str) -> list[str]:
+    """Kernels by name, with commas between them."""
+    found = text.split(",")
+    if unknown := [name for name in found if name not in CALLS]:
+        raise argparse.ArgumentTypeError(f"no kernel is named {', '.join(unknown)}")
+    return found
 
 
 def main() -> int:
     """Measures, prints a line each, and writes the document; 2 without a CUDA device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--only", type=names, default=list(CALLS), help="some of polc, natten, flex")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--size", default="256x384")
     parser.add_argument("--channels", type=int, default=128)
@@ -227,12 +247,17 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("no CUDA device: attention_gpu.py measures nothing here", file=sys.stderr)
         return 2
+
+    def keep(document: Document) -> None:
+        if options.out:
+            part = options.out.with_suffix(".part")
+            part.write_text(json.dumps(document, indent=2) + "\n")
+            part.replace(options.out)
+
     with torch.no_grad():
-        document = measure(options)
+        document = measure(options, keep)
     for name, reason in document["skipped"].items():
         print(f"skipped {name}: {reason}")
-    if options.out:
-        options.out.write_text(json.dumps(document, indent=2) + "\n")
     return 0
 
 

@@ -78,6 +78,7 @@ class Check:
         deadline: of the step that runs.
         results: of the steps before, by name.
         known: what several steps ask for, and is found out once.
+        variables: of the environment, for every program from here on: what turned out not to work is off.
     """
 
     options: argparse.Namespace
@@ -87,6 +88,7 @@ class Check:
     deadline: float = 0.0
     results: dict[str, Facts] = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def left(self) -> float:
@@ -103,6 +105,11 @@ class Check:
         """Where the torch-free packages lie for TensorRT's Python."""
         return self.work / "trt_site"
 
+    @property
+    def extended(self) -> Path:
+        """Where the bundle lies with what the step `bundle` adds."""
+        return self.work / "bundles" / Path(self.options.bundle).name
+
     def python(self, *arguments: str | Path, trt: bool = False, **variables: str) -> str:
         """Runs a Python, logs what it says, and gives its standard output.
 
@@ -116,9 +123,23 @@ class Check:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH")])]),
             "POLC_CACHE": str(self.work / "cache"),
+            **self.variables,
             **variables,
         }
         return self.call([str(interpreter), *map(str, arguments)], environment)
+
+    def without(self, variable: str, value: str, do: Callable[[], Facts]) -> Facts:
+        """Does something once more with a variable set, which stays so for all later programs if that helps.
+
+        Raises:
+            Failure: it fails all the same.
+        """
+        self.variables[variable] = value
+        try:
+            return do()
+        except BaseException:
+            del self.variables[variable]
+            raise
 
     def module(self, entry: str, *arguments: str | Path, trt: bool = False) -> str:
         """Runs a command line of the project, given as "module:function"."""
@@ -134,16 +155,17 @@ class Check:
     def call(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
         """Runs a program in the repository; its standard output. What goes to standard error is logged."""
         self.log(f"$ {' '.join(command)[:2000]}")
-        with tempfile.TemporaryFile("w+") as errors:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=REPOSITORY, env=environment,
-                start_new_session=True,
+                command, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", errors="replace",
+                cwd=REPOSITORY, env=environment, start_new_session=True,
             )  # fmt: skip
             try:
                 printed, _ = process.communicate(timeout=max(self.deadline - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 printed, _ = process.communicate()
+                self.log(printed)
                 raise Overtime("stopped: it took longer than it may") from None
             finally:
                 errors.seek(0)
@@ -151,6 +173,7 @@ class Check:
                 self.log(told)
                 if process.poll() is None:  # an interrupt
                     os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
         if process.returncode:
             self.log(printed)
             lines = [line for line in (told + "\n" + printed).splitlines() if line.strip()]
@@ -191,9 +214,10 @@ def perform(check: Check, step: Step) -> Facts:
     except Skip as reason:
         entry = {"status": SKIPPED, "reason": str(reason)}
     except Overtime as error:
-        cut_off = step.seconds > check.deadline - started
-        entry = {"status": SKIPPED, "reason": "cut off: the budget is spent"} if cut_off else failed(error)
-    except (Failure, OSError, ValueError, KeyError) as error:
+        entry = failed(error)
+        if step.seconds > check.deadline - started:
+            entry |= {"status": SKIPPED, "reason": "cut off: the budget is spent"}
+    except Exception as error:  # whatever it is, the steps after it are to be done
         entry = failed(error)
     return {**entry, "seconds": round(time.monotonic() - started, 2)}
 
@@ -233,7 +257,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="folder of what is built, kept (default: one that is removed)",
     )
     add("--images", type=Path, metavar="DIR", help="pictures to code (default: synthetic ones)")
-    add("--sizes", default="768x512,1920x1080", type=names, help="WxH,... to measure (default: %(default)s)")
+    add(
+        "--sizes",
+        default="1920x1080,768x512",
+        type=names,
+        help="WxH,... to measure, the most important first (default: %(default)s)",
+    )
     add("--pipeline", default="1,4,8", help="pictures under way at once (default: %(default)s)")
     add("--accuracy", type=Path, metavar="DIR", help="labelled pictures for polc-bench accuracy")
     add("--task", help="its task")
@@ -257,12 +286,15 @@ def main() -> int:
     known = {step.name for step in all_steps}
     if unknown := [name for name in (*options.only, *options.skip) if name not in known]:
         sys.exit(f"gpu_check.sh: no step is named {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and the step's program with it
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gpu_check.log").write_text("")
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary) if options.work is None else options.work.resolve()
         work.mkdir(parents=True, exist_ok=True)
         check = Check(options, options.out.resolve(), work)
+        if check.extended.is_dir():  # an earlier run's
+            options.bundle = str(check.extended)
         for step in all_steps:
             check.results[step.name] = entry = perform(check, step)
             line = f"{step.name}: {entry['status']}, {entry['seconds']:.1f} s"

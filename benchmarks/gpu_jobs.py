@@ -1,6 +1,6 @@
 """What `gpu_check.py` runs in another process or another Python, without torch: engines, coding, decoding.
 
-Usage: python gpu_jobs.py about|engines|code|decode '{"bundle": ..., ...}'; prints one JSON document.
+Usage: python gpu_jobs.py about|extend|engines|code|decode '{"bundle": ..., ...}'; prints one JSON document.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from polc_runtime import Bundle, Codec, PolcError
+from polc_runtime import Bundle, Codec, ExportError, PolcError
 from polc_runtime.backends import BackendOptions
 from polc_runtime.bench.latency_plan import synthetic_picture
 from polc_runtime.images import read_image
@@ -32,15 +33,41 @@ def about(bundle: str) -> Facts:
     }
 
 
-def engines(bundle: str, precision: str, least: str, best: str, most: str, batch: str) -> Facts:
-    """Builds the engines of a bundle; sizes as HxW, padded, and the batch as MIN:OPT:MAX."""
+def extend(bundle: str, out: str) -> Facts:
+    """Writes a bundle anew, with float16 graphs and TensorRT's files."""
+    from polc_export.extend import extend_bundle
+    from polc_export.variants import Variants
+
+    extend_bundle(Bundle.load(bundle).path, Path(out), Variants(True, True), say, validate=False)
+    return about(out)
+
+
+def engines(
+    bundle: str, precision: str, least: str, best: str, most: str, batch: str, graphs: list[str]
+) -> Facts:
+    """Builds the engines of a bundle: what was told of each, which are there, and why others are not.
+
+    Sizes are HxW, padded, and the batch N or MIN:OPT:MAX; without `graphs` those of all graphs.
+    """
     from polc_export.tensorrt import EngineOptions, build_engines
-    from polc_export.tensorrt.profiles import Batch, Shapes, Size
+    from polc_export.tensorrt.shapes import Batch, Shapes, Size
 
     smallest, usual, largest = (Size.parse(text, "a size") for text in (least, best, most))
-    shapes = Shapes(smallest, usual, largest, Batch.parse(batch))
-    built = build_engines(Bundle.load(bundle), EngineOptions(shapes, precision), lambda line: say(line))
+    options = EngineOptions(Shapes(smallest, usual, largest, Batch.parse(batch)), precision)
+    lines: list[str] = []
+
+    def report(line: str) -> None:
+        lines.append(line)
+        say(line)
+
+    failed, built = "", []
+    try:
+        built = build_engines(_only(Bundle.load(bundle), graphs), options, report)
+    except ExportError as error:
+        failed = str(error)
     return {
+        "failed": failed,
+        "lines": lines,
         "engines": [
             {
                 "graph": each.engine.key.graph,
@@ -51,8 +78,16 @@ def engines(bundle: str, precision: str, least: str, best: str, most: str, batch
                 "seconds": each.seconds,
             }
             for each in built
-        ]
+        ],
     }
+
+
+def _only(bundle: Bundle, graphs: list[str]) -> Bundle:
+    """The bundle with these graphs alone; with all of them if there are none."""
+    if not graphs:
+        return bundle
+    kept = tuple(graph for graph in bundle.manifest.graphs if graph.name in graphs)
+    return replace(bundle, manifest=replace(bundle.manifest, graphs=kept))
 
 
 def code(run: Facts, pictures: list[str], quality: float, out: str) -> Facts:
@@ -123,7 +158,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-JOBS: dict[str, Callable[..., Facts]] = {"about": about, "engines": engines, "code": code, "decode": decode}
+JOBS: dict[str, Callable[..., Facts]] = {job.__name__: job for job in (about, extend, engines, code, decode)}
 
 if __name__ == "__main__":
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
@@ -11,6 +12,7 @@ from functools import cache
 from gpu_check import Check, Facts, Failure, Skip
 
 BENCH = "polc_runtime.bench.cli:main"
+CUDA_BIN = "/usr/local/cuda/bin"
 TORCH_NEEDS = ("torch", "compressai", "safetensors")
 
 
@@ -23,15 +25,27 @@ def environment_of(check: Check, trt: bool = False) -> Facts:
     return found
 
 
+def stored_in(check: Check) -> Facts:
+    """Precisions and formats of the bundle that is measured."""
+    key = f"bundle {check.options.bundle}"
+    if key not in check.known:
+        check.known[key] = check.job("about", bundle=check.options.bundle)
+    found: Facts = check.known[key]
+    return found
+
+
 def need_graphs(check: Check, precision: str, backend: str) -> None:
     """Skips what the bundle has no files for; torch runs none of them."""
-    if "bundle" not in check.known:
-        check.known["bundle"] = check.job("about", bundle=check.options.bundle)
-    bundle = check.known["bundle"]
+    bundle = stored_in(check)
     if precision not in bundle["precisions"] and backend != "torch":
         raise Skip(f"the bundle has no {precision} graphs (polc-export --precision {precision})")
     if backend in ("tensorrt", "torchscript") and backend not in bundle["formats"]:
         raise Skip(f"the bundle has no {backend} files (polc-export --format {backend})")
+
+
+def nvcc() -> str | None:
+    """CUDA's compiler: in the PATH, or where its installer puts it."""
+    return shutil.which("nvcc") or shutil.which("nvcc", path=CUDA_BIN)
 
 
 def need_gpu() -> None:

@@ -240,7 +240,7 @@ def _extended(
     from .extend import extend_bundle
 
     if opset is not None:
-        raise UsageError("--opset takes a checkpoint: graphs of a bundle keep the opset they were exported in")
+        raise UsageError("--opset takes a checkpoint: a bundle's graphs keep the opset they were exported in")
 
     wanted = _variants(formats, precisions)
     return extend_bundle(

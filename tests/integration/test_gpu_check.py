@@ -1,9 +1,12 @@
 """The GPU check on a machine without a GPU: every GPU step is skipped with its reason, the others work."""
 
+import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,78 @@ def test_a_step_that_fails_is_told_and_the_others_are_done(check, tmp_path):
     assert failed["status"] == "failed" and "BundleError" in failed["reason"]
     assert "BundleError" in (tmp_path / "out/gpu_check.log").read_text()
     assert "code-onnxruntime: failed" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT.with_suffix(".py"))
+    sys.modules["gpu_check"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["gpu_check"]
+
+
+@pytest.fixture
+def started(script, tmp_path):
+    return script.Check(script.parse(["--out", str(tmp_path)]), tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("error", [TypeError("a"), StopIteration("a"), SyntaxError("a")], ids=repr)
+def test_a_step_that_breaks_in_any_way_is_told(script, started, error):
+    def breaks(check):
+        raise error
+
+    entry = script.perform(started, script.Step("breaks", breaks, 10))
+    assert entry["status"] == "failed" and entry["reason"] == repr(error)
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(0.5, "failed"), (900, "skipped")])
+def test_what_a_step_had_found_and_printed_before_it_was_stopped_is_kept(script, started, seconds, status):
+    def sleeps(check):
+        try:
+            check.python("-c", "import time; print('so far', flush=True); time.sleep(60)")
+        except script.Failure as error:
+            error.result = {"found": 1}
+            raise
+
+    started.options.budget = script.RESERVE + 1
+    entry = script.perform(started, script.Step("sleeps", sleeps, seconds))
+    assert entry["status"] == status and entry["result"] == {"found": 1} and entry["seconds"] < 10
+    assert "so far" in (started.out / "gpu_check.log").read_text()
+
+
+def test_a_variable_stays_set_only_if_it_helps(script, started):
+    def prints():
+        return json.loads(started.python("-c", "import os; print('{\"A\": ' + os.environ['A'] + '}')"))
+
+    started.deadline = time.monotonic() + 60
+    assert started.without("A", "1", prints) == {"A": 1} and started.variables == {"A": "1"}
+    started.variables.clear()
+    with pytest.raises(script.Failure, match="NameError"):
+        started.without("A", "1", lambda: started.python("-c", "fails"))
+    assert started.variables == {}
+
+
+def children(parent):
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [pid for pid, of in (map(int, line.split()) for line in listed.splitlines()) if of == parent]
+
+
+def test_a_run_that_is_terminated_leaves_what_it_had_found_and_no_program(tmp_path):
+    command = [sys.executable, SCRIPT.with_suffix(".py"), "--installed", "--out", tmp_path]
+    run = subprocess.Popen([*command, "--only", "machine,environment"], stdout=subprocess.PIPE, text=True)
+    with run:
+        assert run.stdout.readline().startswith("machine: ok")
+        while not (found := children(run.pid)):
+            assert run.poll() is None
+        time.sleep(0.2)  # for the script to have noted that it started it
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(60) == 128 + signal.SIGTERM
+    assert json.loads((tmp_path / "gpu_check.json").read_text())["steps"]["machine"]["status"] == "ok"
+    for pid in found:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_unknown_steps_are_refused(check):

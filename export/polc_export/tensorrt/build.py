@@ -29,12 +29,18 @@ from polc_runtime.bundle.manifest import TENSORRT, TENSORRT_PLUGIN
 from polc_runtime.errors import BackendUnavailable, ExportError, UsageError
 from polc_runtime.files import make_folder, write_file
 
-from .network import Job, Plan, build
+from .network import DROPPED, OBEYED, PREFERRED, Job, Plan, build
 from .options import EngineOptions
 from .precision import HALF
 from .profiles import ranges_of, shapes_for
 
 Report = Callable[[str], None]
+
+_LESS_THAN_OBEYED = {
+    PREFERRED: "where TensorRT has kernels for that",
+    DROPPED: "by TensorRT's own choice alone",
+}
+"""How layers are in fp32 that could not be pinned to it."""
 
 TIMING = "timing"
 """Folder of the timing caches, inside the cache of engines."""
@@ -60,7 +66,7 @@ def build_engines(
 ) -> list[BuiltEngine]:
     """Builds engines of every graph of a bundle, for this machine's GPU and TensorRT, from its files alone.
 
-    Engines that are in the cache already are left as they are.
+    Engines that are in the cache already are left as they are. One that cannot be built stops no other.
 
     Args:
         bundle: with TensorRT's ONNX files.
@@ -71,7 +77,8 @@ def build_engines(
         BackendUnavailable: TensorRT, cuda-bindings or a GPU is missing.
         UsageError: the plugin was asked for and is not here.
         BundleError: a graph is not there in that precision, or a file is damaged.
-        ExportError: an engine cannot be built, or is not of the precision asked for; none of it is kept.
+        ExportError: an engine cannot be built, or is not of the precision asked for; it is not kept, but the
+            others are.
     """
     options = options or EngineOptions()
     trt = import_tensorrt()
@@ -80,7 +87,19 @@ def build_engines(
     plugin = _plugin(trt, options)
     report(f"{target}, attention: {plugin.attention}")
     workshop = _Workshop(trt, target, cache_folder(options.cache), options, report)
-    return [workshop.make(bundle, graph, plugin) for graph in wanted_graphs(bundle, options.precision)]
+    graphs = wanted_graphs(bundle, options.precision)
+    built, failures = [], []
+    for graph in graphs:
+        try:
+            built.append(workshop.make(bundle, graph, plugin))
+        except ExportError as error:
+            report(f"FAIL {graph.name} ({graph.precision}): {error}")
+            failures.append(error)
+    if len(failures) > 1:
+        raise ExportError(f"{len(failures)} of {len(graphs)} engines are missing; the first: {failures[0]}")
+    if failures:
+        raise failures[0]
+    return built
 
 
 def build_or_notice(
@@ -183,20 +202,25 @@ class _Workshop:
         make_folder(timing.parent)
         write_file(timing, plan.timing, force=True)
         self._judge(plan, key, label, log)
-        return store(self.cache, key, plan.data, plan.verdict.to_dict())
+        pins = {} if plan.pins == OBEYED else {"pins": plan.pins}
+        return store(self.cache, key, plan.data, {**plan.verdict.to_dict(), **pins})
 
     def _judge(self, plan: Plan, key: EngineKey, label: str, log: Path) -> None:
         verdict = plan.verdict
         if verdict.problems:
-            for problem in verdict.problems:
-                self.report(f"FAIL {label}: {problem}")
             raise ExportError(
-                f"the engine of {label} is not what was asked for: {verdict.problems[0]}; log: {log}"
+                f"the engine of {label} is not what was asked for: {'; '.join(verdict.problems)}; log: {log}"
             )
         self.report(f"ok   {label}: {len(plan.data) / 1e6:.1f} MB, {verdict.told()}")
+        if plan.pins in _LESS_THAN_OBEYED:
+            self.report(
+                f"notice: TensorRT {self.target.tensorrt} does not build {label} with layers pinned to fp32; "
+                f"they are in fp32 {_LESS_THAN_OBEYED[plan.pins]}: check it by its accuracy"
+            )
         if verdict.is_unread and key.precision == HALF:
             self.report(
-                f"notice: TensorRT tells no precision of any layer of {label}: check it by its accuracy"
+                f"notice: TensorRT tells the precision of no matrix product of {label}: check it by its "
+                "accuracy"
             )
 
 
@@ -208,8 +232,11 @@ def timing_path(cache: Path, target: Target) -> Path:
 
 @contextlib.contextmanager
 def build_log(path: Path) -> Iterator[LastError]:
-    """Writes what TensorRT says of a build to a file, but for the details of single tactics."""
-    with path.open("w", encoding="utf-8") as file:
+    """Writes what TensorRT says of a build to a file, but for the details of single tactics.
+
+    Each line is there at once: a build may end the process.
+    """
+    with path.open("w", encoding="utf-8", buffering=1) as file:
         yield _Log(file)
 
 

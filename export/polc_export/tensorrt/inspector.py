@@ -34,6 +34,9 @@ _HASH = re.compile(r"0x[0-9a-f]+")
 _PASSIVE = frozenset({"constant", "noop", "reformat", "shapecall", "shape", "signal", "wait"})
 """Kinds of built layers that compute nothing: data moved, formats changed."""
 
+_OPAQUE = frozenset({"myelin"})
+"""Kinds of built layers that are whole pieces of a network: fp32 at the edges says nothing of the inside."""
+
 _FORMAT_KEYS = ("Format/Datatype", "Datatype", "DataType", "Format")
 
 
@@ -68,9 +71,12 @@ def _layer(entry: Mapping[str, Any]) -> BuiltLayer:
     types |= {name for name, pattern in _KERNEL_TYPES if pattern.search(kernel)}
     if not types and _KERNEL_FLOAT.search(kernel):
         types = {FLOAT}
+    kind = str(entry.get("LayerType", ""))
+    if kind.lower() in _OPAQUE and types == {FLOAT}:
+        types = set()
     return BuiltLayer(
         name=str(entry.get("Name", "")),
-        kind=str(entry.get("LayerType", "")),
+        kind=kind,
         types=frozenset(types),
         tf32="tf32" in kernel,
     )

@@ -13,6 +13,7 @@ from polc_runtime.backends.tensorrt_api import (
     create_network,
     deserialize,
     is_strongly_typed,
+    prefer_precisions,
     set_fp16,
     share_profile,
     use_own_tactics,
@@ -21,6 +22,9 @@ from polc_runtime.errors import ExportError
 
 from .inspector import read_layers
 from .precision import FLOAT, HALF, NetworkLayer, Verdict, judge, kept_layers
+
+OBEYED, PREFERRED, DROPPED = "obeyed", "preferred", "dropped"
+"""What becomes of the pins of layers to fp32: a build that fails with them is tried again with less."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,13 @@ class Plan:
         data: the serialised engine.
         verdict: what was read back of its precision.
         timing: the timing cache, with what was measured.
+        pins: how the pins of layers to fp32 were taken.
     """
 
     data: bytes
     verdict: Verdict
     timing: bytes
+    pins: str = OBEYED
 
 
 def build(trt: Any, job: Job, timing: bytes, logger: Any, error: LastError) -> Plan:
@@ -88,12 +94,28 @@ def build(trt: Any, job: Job, timing: bytes, logger: Any, error: LastError) -> P
     kept = _set_precision(trt, network, config, job)
     _add_profile(builder, config, job)
     _give_timing(config, timing)
-    plan = builder.build_serialized_network(network, config)
+    plan, pins = _plan(trt, builder, network, config, kept)
     if plan is None:
         raise ExportError(f"TensorRT {trt.__version__} cannot build {job.name}{error.take()}")
     data = bytes(plan)
-    verdict = judge(_read_back(trt, job, data, logger, error), job.precision, job.exact, kept)
-    return Plan(data, verdict, bytes(config.get_timing_cache().serialize()))
+    layers = _read_back(trt, job, data, logger, error)
+    verdict = judge(layers, job.precision, job.exact, kept if pins == OBEYED else ())
+    return Plan(data, verdict, bytes(config.get_timing_cache().serialize()), pins)
+
+
+def _plan(trt: Any, builder: Any, network: Any, config: Any, kept: frozenset[str]) -> tuple[Any, str]:
+    """The serialised engine, None where there is none, and how its pins were taken.
+
+    TensorRT 8 gives up on some networks because of a pin that it has no kernel for.
+    """
+    plan, pins = builder.build_serialized_network(network, config), OBEYED
+    if plan is None and kept and not is_strongly_typed(trt.__version__):
+        prefer_precisions(trt, config)
+        plan, pins = builder.build_serialized_network(network, config), PREFERRED
+        if plan is None:
+            _unpin((network.get_layer(index) for index in range(network.num_layers)), kept)
+            plan, pins = builder.build_serialized_network(network, config), DROPPED
+    return plan, pins
 
 
 def _parse(trt: Any, network: Any, job: Job, logger: Any) -> None:
@@ -145,6 +167,15 @@ def _pin(trt: Any, layers: Iterable[Any], kept: frozenset[str]) -> None:
                     layer.set_output_type(index, trt.float32)
 
 
+def _unpin(layers: Iterable[Any], kept: frozenset[str]) -> None:
+    """Undoes `_pin`."""
+    for layer in layers:
+        if layer.name in kept:
+            layer.reset_precision()
+            for index in range(layer.num_outputs):
+                layer.reset_output_type(index)
+
+
 def _add_profile(builder: Any, config: Any, job: Job) -> None:
     profile = builder.create_optimization_profile()
     for name, shapes in job.ranges.items():
@@ -168,4 +199,6 @@ def _read_back(trt: Any, job: Job, data: bytes, logger: Any, error: LastError) -
         context.set_input_shape(name, shapes.best)
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context  # else the formats of tensors are left out
-    return read_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    error("INFO", f"the engine as its inspector tells it: {text}")
+    return read_layers(text)

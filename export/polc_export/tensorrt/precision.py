@@ -41,6 +41,9 @@ MATRIX_KINDS = ("conv", "gemm", "matmul", "matrixmultiply", "matrix_multiply", "
 LEAST_HALF_SHARE = 0.5
 """The rule: an engine is fp16 if at least this share of the matrix layers that can be read run in half."""
 
+UNREAD = "unread"
+"""What layers count as of which the inspector does not tell the precision."""
+
 SHOWN = 3
 """Layers that a message names."""
 
@@ -112,15 +115,15 @@ class Verdict:
 
     @property
     def is_unread(self) -> bool:
-        """Whether the inspector told nothing of any layer."""
-        return set(self.layers) <= {"unread"}
+        """Whether the inspector told the precision of no matrix product."""
+        return set(self.matrix_layers) <= {UNREAD}
 
     def told(self) -> str:
         """In words."""
         counts = ", ".join(f"{count} {what}" for what, count in self.layers.items())
         matrix = sum(self.matrix_layers.values())
         half = sum(count for what, count in self.matrix_layers.items() if HALF in what)
-        unread = self.matrix_layers.get("unread", 0)
+        unread = self.matrix_layers.get(UNREAD, 0)
         return f"layers: {counts}; matrix products: {half} of {matrix} in fp16, {unread} unread"
 
 
@@ -128,20 +131,22 @@ def kept_layers(layers: Sequence[NetworkLayer], strongly_typed: bool) -> list[Ne
     """Layers of an fp16 graph that must be built in fp32.
 
     Those are what computes in fp32 in the ONNX file, where the exporter has kept it so. Where the types are
-    not the file's anyway, normalisation, softmax and reductions are kept too, whatever the file says.
+    not the file's anyway, normalisation, softmax and reductions are kept too, whatever the file says; and
+    these alone if nothing computes in fp16, since then the network does not tell the types of the file.
 
     Args:
         layers: all layers of the network.
         strongly_typed: whether the types of the file are the engine's.
     """
-    return [layer for layer in layers if _is_kept(layer, strongly_typed)]
+    told = strongly_typed or any(HALF in la.outputs for la in layers if la.kind not in NEVER_PINNED)
+    return [layer for layer in layers if _is_kept(layer, strongly_typed, told)]
 
 
-def _is_kept(layer: NetworkLayer, strongly_typed: bool) -> bool:
+def _is_kept(layer: NetworkLayer, strongly_typed: bool, told: bool) -> bool:
     floating = [t for t in (*layer.inputs, *layer.outputs) if t in (FLOAT, HALF)]
     if layer.shape or layer.kind in NEVER_PINNED or not any(t in (FLOAT, HALF) for t in layer.outputs):
         return False
-    return all(t == FLOAT for t in floating) or (layer.kind in KEPT_KINDS and not strongly_typed)
+    return (told and all(t == FLOAT for t in floating)) or (layer.kind in KEPT_KINDS and not strongly_typed)
 
 
 def judge(layers: Sequence[BuiltLayer], precision: str, exact: bool, kept: Collection[str] = ()) -> Verdict:
@@ -170,8 +175,8 @@ def judge(layers: Sequence[BuiltLayer], precision: str, exact: bool, kept: Colle
 
 def _too_little_half(layers: Sequence[BuiltLayer]) -> list[str]:
     read = [layer for layer in layers if layer.types and layer.is_matrix]
-    if not read:  # all of it in pieces that the inspector does not look into
-        read = [layer for layer in layers if layer.types]
+    if not read and all(layer.types for layer in layers):
+        read = list(layers)  # else the matrix products may be where the inspector does not look
     half = sum(HALF in layer.types for layer in read)
     if read and half < LEAST_HALF_SHARE * len(read):
         return [f"asked for in fp16, but only {half} of {len(read)} layers that were looked at run in fp16"]
@@ -193,5 +198,5 @@ def _is_made_of(name: str, kept: Collection[str]) -> bool:
 
 
 def _counted(layers: Sequence[BuiltLayer]) -> dict[str, int]:
-    found = Counter("+".join(sorted(layer.types)) or "unread" for layer in layers)
+    found = Counter("+".join(sorted(layer.types)) or UNREAD for layer in layers)
     return dict(sorted(found.items()))

@@ -94,6 +94,12 @@ def set_fp16(trt: Any, config: Any) -> None:
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
 
 
+def prefer_precisions(trt: Any, config: Any) -> None:
+    """After `set_fp16`: where TensorRT has no kernel for a pin, a layer may be of another precision."""
+    config.clear_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+
+
 def deserialize(runtime: Any, data: bytes, what: str, error: LastError) -> Any:
     """The engine in some bytes.
 
@@ -125,7 +131,22 @@ def create_context(trt: Any, engine: Any) -> Any:
         context = engine.create_execution_context_without_device_memory()
     if context is None:
         raise PolcError("TensorRT cannot make an execution context: the device has too little free memory")
+    context.nvtx_verbosity = trt.ProfilingVerbosity.NONE  # marks for profilers cost time in every run
     return context
+
+
+def choose_profile(context: Any, stream: int) -> None:
+    """Has a context take the one profile of its engine: TensorRT 8 does that for an engine's first alone.
+
+    Args:
+        context: one that has run nothing yet.
+        stream: address of the CUDA stream that it will run on.
+
+    Raises:
+        PolcError: TensorRT refuses.
+    """
+    if context.active_optimization_profile < 0 and not context.set_optimization_profile_async(0, stream):
+        raise PolcError("TensorRT cannot run an engine in several threads: it was built without that")
 
 
 def scratch_size(engine: Any) -> int:

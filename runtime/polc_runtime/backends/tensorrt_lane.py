@@ -19,7 +19,7 @@ from ..errors import PolcError
 from .base import FloatArray
 from .cuda import CapturedGraph, Cuda, CudaError, DeviceBlock, PinnedBlock, Stream
 from .engine_cache import EngineKey, Shape
-from .tensorrt_api import LastError, create_context, give_scratch, scratch_size
+from .tensorrt_api import LastError, choose_profile, create_context, give_scratch, scratch_size
 
 RUNS_BEFORE_CAPTURE = 1
 """Runs on the same shapes and memory before one is captured: TensorRT sets up what it needs in the first."""
@@ -36,6 +36,7 @@ class LoadedEngine:
         outputs: names.
         captured: whether its runs are captured as CUDA graphs; turned off where that fails.
         kept: outputs that other graphs take as they are, and which stay on the device for them.
+        making: held while a context of the engine is made.
     """
 
     key: EngineKey
@@ -44,6 +45,7 @@ class LoadedEngine:
     outputs: list[str]
     captured: bool = False
     kept: Collection[str] = field(default_factory=frozenset)
+    making: threading.Lock = field(default_factory=threading.Lock)
 
 
 class _Slot:
@@ -76,9 +78,11 @@ class _Slot:
 class _Runner:
     """An engine on one lane: its context, bound to shapes and memory, and its run once that is captured."""
 
-    def __init__(self, trt: Any, engine: LoadedEngine) -> None:
+    def __init__(self, trt: Any, engine: LoadedEngine, stream: Stream) -> None:
         self.engine = engine
-        self.context = create_context(trt, engine.engine)
+        with engine.making:
+            self.context = create_context(trt, engine.engine)
+            choose_profile(self.context, stream.handle)
         self.shapes: dict[str, Shape] = {}
         self._bound: tuple[Any, ...] = ()
         self._runs = 0
@@ -225,7 +229,7 @@ class Lane:
 
     def _runner(self, engine: LoadedEngine) -> _Runner:
         if id(engine) not in self._runners:
-            self._runners[id(engine)] = _Runner(self.trt, engine)
+            self._runners[id(engine)] = _Runner(self.trt, engine, self.stream)
         return self._runners[id(engine)]
 
     def _reserve(self, name: str, shape: Shape) -> None:

@@ -19,6 +19,7 @@ from polc_runtime.backends.cuda import RUNTIMES
 from polc_runtime.backends.engine_cache import Target, engines_of
 from polc_runtime.bundle import StoredFile
 
+CONSTRAINTS = {"OBEY_PRECISION_CONSTRAINTS": "obey", "PREFER_PRECISION_CONSTRAINTS": "prefer"}
 CODE = SimpleNamespace(cudaSuccess=0)
 HALF_LAYER = {"Name": "m", "LayerType": "gemm", "Inputs": [{"Format/Datatype": "Half"}], "Outputs": []}
 FLOAT_LAYER = {"Name": "m", "LayerType": "gemm", "Inputs": [{"Format/Datatype": "Float"}], "Outputs": []}
@@ -31,19 +32,22 @@ class Builder:
         version: of TensorRT.
         layers: what the inspector tells of every engine.
         unread: graphs whose file the parser refuses.
+        unbuilt: how many of the first builds fail.
     """
 
     float32, float16, int32 = (SimpleNamespace(name=name) for name in ("FLOAT", "HALF", "INT32"))
-    ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")
-    BuilderFlag = SimpleNamespace(TF32="tf32", FP16="fp16", OBEY_PRECISION_CONSTRAINTS="obey")
+    ProfilingVerbosity = SimpleNamespace(DETAILED="detailed", NONE="none")
+    BuilderFlag = SimpleNamespace(TF32="tf32", FP16="fp16", **CONSTRAINTS)
     TacticSource = SimpleNamespace(EDGE_MASK_CONVOLUTIONS=3, JIT_CONVOLUTIONS=4)
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
     PreviewFeature = SimpleNamespace(PROFILE_SHARING_0806="sharing")
     LayerInformationFormat = SimpleNamespace(JSON="json")
     ILogger = type("ILogger", (), {"__init__": lambda self: None})
 
-    def __init__(self, version="8.6.0", layers=(FLOAT_LAYER,), unread=()):
+    def __init__(self, version="8.6.0", layers=(FLOAT_LAYER,), unread=(), unbuilt=0):
         self.__version__ = version
+        self.unbuilt = unbuilt
+        self.attempts = 0
         self.layers = layers
         self.unread = unread
         self.configs = []
@@ -97,7 +101,8 @@ class Builder:
         return config
 
     def _plan(self, network, config):
-        return None if b"too large" in network.model else b"engine of " + network.model
+        self.attempts += 1
+        return None if self.attempts <= self.unbuilt else b"engine of " + network.model
 
 
 class _Profile(dict):
@@ -113,6 +118,16 @@ class _Layer:
         self.num_inputs = self.num_outputs = 1
         self.get_input = self.get_output = lambda index: tensor
         self.precision = None
+        self.output = "own"
+
+    def set_output_type(self, index, dtype):
+        self.output = dtype
+
+    def reset_precision(self):
+        self.precision = None
+
+    def reset_output_type(self, index):
+        self.output = "own"
 
 
 class _Config:
@@ -239,9 +254,52 @@ def test_an_fp16_engine_that_is_fp32_fails_and_is_not_kept(start, bundle, option
     start(layers=[FLOAT_LAYER])
     lines = []
     with pytest.raises(ExportError, match=r"analysis \(fp16\) is not what was asked for: .*only 0 of 1"):
-        build_engines(bundle, dataclasses.replace(options, precision="fp16"), lines.append)
+        build_engines(without_exact(bundle), dataclasses.replace(options, precision="fp16"), lines.append)
     assert lines[-1].startswith("FAIL analysis (fp16): ")
     assert list(options.cache.rglob("*.engine")) == [] and list(options.cache.rglob("*.json")) == []
+
+
+@pytest.mark.parametrize(
+    ("unbuilt", "flags", "pinned", "told"),
+    [
+        (1, {"fp16", "prefer"}, True, "where TensorRT has kernels for that"),
+        (2, {"fp16", "prefer"}, False, "by TensorRT's own choice alone"),
+    ],
+)
+def test_before_tensorrt_10_a_build_that_fails_is_tried_again_with_weaker_pins(
+    start, bundle, options, unbuilt, flags, pinned, told
+):
+    trt = start(layers=[HALF_LAYER], unbuilt=unbuilt)
+    lines = []
+    made = build_engines(without_exact(bundle), dataclasses.replace(options, precision="fp16"), lines.append)
+    assert trt.configs[0].flags == flags
+    assert (trt.networks[0].layers[1].precision is trt.float32) == pinned
+    assert lines[-1].startswith("notice: TensorRT 8.6.0 does not build analysis (fp16) with layers pinned")
+    assert told in lines[-1]
+    facts = json.loads(made[0].engine.path.with_suffix(".json").read_text())
+    assert facts["layers"]["pins"] == ("preferred" if pinned else "dropped")
+
+
+def test_an_engine_that_cannot_be_built_at_all_says_so(start, bundle, options):
+    trt = start(layers=[HALF_LAYER], unbuilt=3)
+    with pytest.raises(ExportError, match=r"TensorRT 8.6.0 cannot build analysis \(fp16\); the log is"):
+        build_engines(without_exact(bundle), dataclasses.replace(options, precision="fp16"))
+    assert trt.attempts == 3
+    with pytest.raises(ExportError, match=r"cannot build analysis \(fp32\)"):
+        start(unbuilt=1)
+        build_engines(without_exact(bundle), options)
+
+
+def test_an_engine_that_cannot_be_built_stops_no_other(start, bundle, options):
+    start(unread=["analysis"])
+    lines = []
+    with pytest.raises(ExportError, match="does not read the ONNX file of analysis"):
+        build_engines(bundle, options, lines.append)
+    assert [line[:13] for line in lines[1:]] == ["FAIL analysis", "ok   context_"]
+    assert len(list(options.cache.rglob("*.engine"))) == 1
+    start(unread=["analysis", "context_0"])
+    with pytest.raises(ExportError, match="2 of 2 engines are missing; the first: TensorRT 8.6.0 does not"):
+        build_engines(bundle, dataclasses.replace(options, rebuild=True))
 
 
 def test_an_exact_engine_with_a_layer_in_half_fails(start, bundle, options):
@@ -291,7 +349,10 @@ def test_the_sidecar_says_what_was_read_back(start, bundle, options):
 def test_the_log_keeps_what_tensorrt_says_but_for_details(start, bundle, options):
     start()
     engine = build_engines(bundle, options)[0].engine
-    assert engine.path.with_suffix(".log").read_text() == "WARNING  a warning\n"
+    log = engine.path.with_suffix(".log").read_text()
+    assert log.startswith(
+        "WARNING  a warning\nINFO     the engine as its inspector tells it: {"
+    ) and log.endswith("}\n")
 
 
 def test_the_timing_cache_is_kept_and_given_to_the_next_build(start, bundle, options):

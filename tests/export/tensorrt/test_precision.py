@@ -40,6 +40,14 @@ def test_what_the_exporter_keeps_in_fp32_is_pinned():
     assert kept(layers) == ["elementwise", "unary"]
 
 
+def test_a_network_that_does_not_tell_the_types_of_its_file_is_not_pinned_as_a_whole():
+    single = ("fp32",)
+    layers = [layer(kind, single, single) for kind in ("CONVOLUTION", "SOFTMAX", "MATRIX_MULTIPLY")]
+    casts = [layer("CAST", single, ("fp16",)), layer("CONSTANT", (), ("fp16",))]
+    assert kept([*casts, *layers]) == ["softmax"]
+    assert kept([*casts, *layers], strongly_typed=True) == ["convolution", "softmax", "matrix_multiply"]
+
+
 @pytest.mark.parametrize("kind", ["CONSTANT", "SHAPE", "CAST", "GATHER", "SHUFFLE", "PLUGIN_V2", "PLUGIN_V3"])
 def test_layers_that_compute_nothing_in_float_are_left_alone(kind):
     assert kept([layer(kind, ("fp32",), ("fp32",))]) == []
@@ -71,6 +79,7 @@ def inspected(*entries):
     return json.dumps({"Layers": list(entries), "Bindings": ["image", "y"]})
 
 
+WRITTEN = ("Row major linear FP32", "Row major linear FP16 format")
 UNKNOWN = "N/A due to dynamic shapes"
 
 OF_8_6 = inspected(
@@ -212,11 +221,19 @@ def test_half_of_the_matrix_layers_is_enough_and_other_layers_do_not_count():
     assert verdict.told() == "layers: 1 fp16, 10 fp32; matrix products: 1 of 2 in fp16, 0 unread"
 
 
-def test_without_a_matrix_layer_to_read_the_others_decide():
-    opaque = [built("a", [], "Myelin"), built("b", ["fp32"], "kgen")]
-    assert "only 0 of 1" in judge(opaque, "fp16", exact=False).problems[0]
-    verdict = judge([built("a", [], "Myelin")], "fp16", exact=False)
-    assert verdict.problems == () and verdict.is_unread
+def test_without_a_matrix_layer_the_others_decide_if_all_of_them_can_be_read():
+    assert "only 0 of 1" in judge([built("b", ["fp32"], "kgen")], "fp16", exact=False).problems[0]
+    for more in ([], [built("b", ["fp32"], "kgen")]):
+        verdict = judge([built("a", [], "Myelin"), *more], "fp16", exact=False)
+        assert verdict.problems == () and verdict.is_unread
+
+
+def test_float32_at_the_edges_of_an_opaque_piece_says_nothing_of_its_inside():
+    pieces = [entry("{ForeignNode[a...b]}", "Myelin", ["Row major linear FP32"], [kind]) for kind in WRITTEN]
+    single, mixed = read_layers(inspected(*pieces))
+    assert single.types == frozenset() and mixed.types == {"fp32", "fp16"}
+    assert judge([single], "fp16", exact=False).problems == ()
+    assert judge([mixed], "fp32", exact=False).problems != ()
 
 
 @pytest.mark.parametrize("reduced", ["fp16", "bf16", "int8", "fp8"])

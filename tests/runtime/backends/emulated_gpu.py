@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -180,6 +181,7 @@ class EmulatedTensorRt:
 
     ILogger = type("ILogger", (), {"__init__": lambda self: None})
     TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
+    ProfilingVerbosity = SimpleNamespace(NONE="none")
 
     def __init__(
         self,
@@ -230,6 +232,7 @@ class EmulatedEngine:
         self.graph = trt.bundle.manifest.graph(name)
         self.names = [*self.graph.inputs, *self.graph.outputs]
         self.num_io_tensors = len(self.names)
+        self.contexts: weakref.WeakSet[EmulatedContext] = weakref.WeakSet()
         setattr(self, "device_memory_size_v2" if trt.newer else "device_memory_size", trt.scratch)
         if trt.newer:
             self.create_execution_context = lambda strategy: EmulatedContext(self)
@@ -244,14 +247,26 @@ class EmulatedEngine:
 
 
 class EmulatedContext:
+    """A context; before TensorRT 10 only the first of an engine has a profile that nobody set."""
+
     device_memory = 0
 
     def __init__(self, engine: EmulatedEngine) -> None:
         self.engine = engine
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
+        taken = any(context.active_optimization_profile == 0 for context in engine.contexts)
+        self.active_optimization_profile = -1 if taken and not engine.trt.newer else 0
+        engine.contexts.add(self)
+
+    def set_optimization_profile_async(self, index, handle):
+        assert handle in EmulatedStream.all
+        self.active_optimization_profile = index
+        return True
 
     def set_input_shape(self, name, shape):
+        if self.active_optimization_profile < 0:
+            return False
         self.shapes[name] = tuple(shape)
         return True
 

@@ -217,6 +217,21 @@ def test_threads_have_lanes_of_their_own_and_leave_them_to_later_ones(emulate, b
         assert cuda.streams == before
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_engine_runs_in_several_lanes_at_once(emulate, bundle, tmp_path, version):
+    """Before TensorRT 10 a second context of an engine has no profile until one is set."""
+    cuda, trt = emulate(version)
+    fill(tmp_path, bundle, version)
+    backend = TensorRtBackend(bundle, BackendOptions(), tmp_path)
+    feeds = entropy_inputs(bundle)
+    first = backend.run("hyper_synthesis", feeds)["params"]
+    with backend._lanes.one():  # held, so that the next run makes another
+        second = backend.run("hyper_synthesis", feeds)["params"]
+    np.testing.assert_array_equal(first, second)
+    assert trt.opened == ["engine of hyper_synthesis"] and cuda.streams == 2
+    backend.close()
+
+
 def test_graphs_are_timed_once_that_is_asked_for(backend, bundle):
     assert isinstance(backend, DeviceTimed)
     backend.run("hyper_synthesis", entropy_inputs(bundle))

@@ -12,7 +12,8 @@ ALWAYS = {
     "IBuilderConfig": "add_optimization_profile clear_flag create_timing_cache get_timing_cache "
     "profiling_verbosity set_flag set_memory_pool_limit set_tactic_sources set_timing_cache",
     "ICudaEngine": "create_engine_inspector get_tensor_mode get_tensor_name num_io_tensors",
-    "IExecutionContext": "execute_async_v3 get_tensor_shape set_input_shape set_tensor_address",
+    "IExecutionContext": "active_optimization_profile execute_async_v3 get_tensor_shape nvtx_verbosity "
+    "set_input_shape set_optimization_profile_async set_tensor_address",
     "ILayer": "get_input get_output name num_inputs num_outputs type",
     "INetworkDefinition": "get_layer num_layers",
     "IOptimizationProfile": "set_shape",
@@ -22,15 +23,15 @@ ALWAYS = {
     "LayerType": "CAST CONSTANT NORMALIZATION REDUCE SHAPE SOFTMAX",
     "MemoryPoolType": "WORKSPACE",
     "OnnxParser": "get_error num_errors parse",
-    "ProfilingVerbosity": "DETAILED",
+    "ProfilingVerbosity": "DETAILED NONE",
     "TacticSource": "EDGE_MASK_CONVOLUTIONS JIT_CONVOLUTIONS",
     "TensorIOMode": "INPUT OUTPUT",
 }
 BEFORE_10 = {
-    "BuilderFlag": "FP16 OBEY_PRECISION_CONSTRAINTS",
+    "BuilderFlag": "FP16 OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS",
     "ICudaEngine": "create_execution_context_without_device_memory device_memory_size",
     "IExecutionContext": "device_memory",
-    "ILayer": "precision set_output_type",
+    "ILayer": "precision reset_output_type reset_precision set_output_type",
     "IPluginRegistry": "plugin_creator_list",
     "NetworkDefinitionCreationFlag": "EXPLICIT_BATCH",
     "PreviewFeature": "PROFILE_SHARING_0806",
