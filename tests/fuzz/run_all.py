@@ -48,7 +48,8 @@ def main() -> int:
         with ThreadPoolExecutor(options.jobs) as pool:
             list(pool.map(partial(run, options), options.targets or TARGETS))
     rows = [row(options.folder / f"{target}.log") for target in TARGETS]
-    print("| target | executions | seconds | peak memory | result |\n| --- | --- | --- | --- | --- |")
+    print("| target | executions | seconds | branches | inputs kept | peak memory | result |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     print("\n".join(text for text, _ in rows if text))
     return int(any(failed for _, failed in rows))
 
@@ -98,18 +99,23 @@ def row(log: Path) -> tuple[str, bool]:
     if not log.exists():
         return "", False
     text = log.read_text(errors="replace")
-    found = {key: re.search(pattern, text, re.MULTILINE) for key, pattern in _FACTS.items()}
-    facts = {key: match[1] if match else "?" for key, match in found.items()}
+    found = {key: re.findall(pattern, text, re.MULTILINE) for key, pattern in _FACTS.items()}
+    facts = {key: matches[-1] if matches else "?" for key, matches in found.items()}
     result = {"0": "no finding", "?": "not finished"}.get(facts["code"], "**failed**")
+    if "no interesting inputs were found" in text:
+        result = "**failed**: nothing guides it"
     if text.startswith("skipped"):
         result = text.strip()
-    line = f"| `{log.stem}` | {facts['runs']} | {facts['seconds']} | {facts['peak']} MB | {result} |"
-    return line, result == "**failed**"
+    cells = [facts[key] for key in ("runs", "seconds", "branches", "kept")]
+    line = f"| `{log.stem}` | {' | '.join(cells)} | {facts['peak']} MB | {result} |"
+    return line, result.startswith("**failed**")
 
 
 _FACTS = {
     "runs": r"(?:executions|stat::number_of_executed_units): (\d+)",
     "seconds": r"(?:^seconds:|Done \d+ runs in) (\d+)",
+    "branches": r"^#.* cov: (\d+)",
+    "kept": r"^#.* corp: (\d+)/",
     "peak": r"(?:^peak|stat::peak_rss_mb): +(\d+)",
     "code": r"exit code (-?\d+)",
 }

@@ -150,8 +150,8 @@ def checkpoint_safetensors(data: bytes) -> None:
 
 
 def checkpoint_header(data: bytes) -> None:
-    """`polc.load_checkpoint` of a `.safetensors` file with these bytes as its header, and zeros behind."""
-    body = bytes(1 << 14)
+    """`polc.load_checkpoint` of a `.safetensors` file with this header, and zeros as its tensors."""
+    body = bytes(min(_announced(data), 1 << 16))
     _load_checkpoint(".safetensors", struct.pack("<Q", len(data)) + data + body)
 
 
@@ -167,8 +167,9 @@ def checkpoint_torch(data: bytes) -> None:
 
 
 def checkpoint_pickle(data: bytes) -> None:
-    """`polc.load_checkpoint` of a sound archive with these bytes as its pickle, and one tensor's values."""
-    entries = {"a/data.pkl": data, "a/byteorder": b"little", "a/data/0": bytes(64), "a/version": b"3\n"}
+    """`polc.load_checkpoint` of a sound archive with these bytes as its pickle, and two tensors' values."""
+    values = {"a/data/0": bytes(24), "a/data/1": bytes(8)}  # as large as the seed's tensors
+    entries = {"a/data.pkl": data, "a/byteorder": b"little", **values, "a/version": b"3\n"}
     _load_checkpoint(".pth.tar", _archive(entries))
 
 
@@ -252,6 +253,15 @@ def _archive(entries: dict[str, bytes]) -> bytes:
         for name, content in entries.items():
             file.writestr(zipfile.ZipInfo(name), content)
     return archive.getvalue()
+
+
+def _announced(header: bytes) -> int:
+    """Bytes of tensors that a safetensors header speaks of: another number would be refused at once."""
+    try:
+        ends = [entry["data_offsets"][1] for entry in json.loads(header).values() if "data_offsets" in entry]
+        return max((end for end in ends if isinstance(end, int)), default=0)
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        return 0
 
 
 def _load_checkpoint(suffix: str, data: bytes) -> None:
