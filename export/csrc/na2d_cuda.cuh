@@ -2,9 +2,9 @@
 // forward only.
 //
 // NOT YET RUN ON A GPU. It compiles for sm_80, sm_90 and PTX, and the same source was run on the CPU, the threads of a
-// block as fibers, with barriers, copies and the instructions of a warp emulated
-// (tests/export/csrc/na2d_cuda_emulation.h). Threads that truly run at once and speed are unproven; docs/cuda.md has
-// what can be computed of the speed.
+// block as fibers, with barriers, copies and the instructions of a warp emulated, and their accesses to memory watched
+// for races (tests/export/csrc/na2d_cuda_emulation.h). A device's own behaviour and speed are unproven; docs/cuda.md
+// has what can be computed of the speed.
 //
 // For q, k, v [batch, height, width, heads, dim], contiguous float or half, dim 16, 32 or 64: along an axis of length
 // L, query i attends to keys start .. start + kernel - 1, start = clamp(i - kernel / 2, 0, L - kernel) (every key where
@@ -33,6 +33,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <type_traits>
@@ -73,18 +74,19 @@ constexpr int kMemoryBytes = Kind::kMemory * static_cast<int>(sizeof(uint4));
 // What is wrong with a problem, or an empty string. Null pointers other than rpb are the caller's to check.
 template <class T>
 std::string check(const Problem<T>& p) {
-  constexpr int64_t kMost = 1 << 30, kMostBlocks = std::numeric_limits<int32_t>::max();
+  constexpr int64_t kMost = 1 << 30;
+  constexpr double kMostInInt = std::numeric_limits<int32_t>::max();
   const int64_t sizes[] = {p.batch, p.height, p.width, p.heads};
-  double bytes = sizeof(T);
-  for (const int64_t size : sizes) {
+  for (const int64_t size : sizes)
     if (size < 0 || size > kMost) return "expected sizes from 0 to 1073741824, got " + std::to_string(size);
-    bytes *= static_cast<double>(size);
-  }
   if (p.dim != 16 && p.dim != 32 && p.dim != 64)
     return "expected a dim of 16, 32 or 64, got " + std::to_string(p.dim);
   if (p.kernel < 1 || p.kernel % 2 == 0 || p.kernel > 255)
     return "expected an odd kernel_size from 1 to 255, got " + std::to_string(p.kernel);
-  if (bytes * static_cast<double>(p.dim) > 1e18 || count_tiles(p, 8, 16) > kMostBlocks)
+  const auto product = [](auto... sizes) { return (static_cast<double>(sizes) * ...); };
+  // A tile may reach 32 rows or columns beyond the map.
+  if (product(p.batch, p.height) + 32 > kMostInInt ||
+      product(p.width + 32, p.heads, p.dim, sizeof(T)) / 16 > kMostInInt || count_tiles(p, 8, 16) > kMostInInt)
     return "the tensors are too large";
   const T* tensors[] = {p.q, p.k, p.v, p.out};
   for (const T* tensor : tensors)

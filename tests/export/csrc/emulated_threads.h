@@ -2,15 +2,18 @@
 // its warp. Threads run in a random order, so that what depends on the order shows.
 //
 // An asynchronous copy happens at once or when it is waited for, at random: the device promises no more.
+//
+// Compiled with -fsanitize=thread every access to memory is watched: two by different threads of a block, one of them a
+// write, with no barrier between them are an error, in whatever order they happened to run.
 #pragma once
 
 #include <ucontext.h>
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -21,11 +24,58 @@
 
 #include "emulated_cuda.h"
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define WATCHED_THREADS
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define WATCHED_THREADS
+#endif
+
+extern "C" {
+#if defined(WATCHED_THREADS)
+// The sanitizer's own functions; its headers do not declare all of them.
+void* __tsan_get_current_fiber();
+void* __tsan_create_fiber(unsigned flags);
+void __tsan_destroy_fiber(void* fiber);
+void __tsan_switch_to_fiber(void* fiber, unsigned flags);  // 1: without ordering what both do
+void __tsan_acquire(void* place);
+void __tsan_release(void* place);
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+#else
+inline void* __tsan_get_current_fiber() { return nullptr; }
+inline void* __tsan_create_fiber(unsigned) { return nullptr; }
+inline void __tsan_destroy_fiber(void*) {}
+inline void __tsan_switch_to_fiber(void*, unsigned) {}
+inline void __tsan_acquire(void*) {}
+inline void __tsan_release(void*) {}
+inline void AnnotateIgnoreReadsBegin(const char*, int) {}
+inline void AnnotateIgnoreReadsEnd(const char*, int) {}
+inline void AnnotateIgnoreWritesBegin(const char*, int) {}
+inline void AnnotateIgnoreWritesEnd(const char*, int) {}
+#endif
+}
+
 namespace emulated_cuda {
 
 using Random = std::mt19937_64;
 
 constexpr size_t kLanes = 32;
+
+// While one lives, the sanitizer does not watch its thread: the emulation's own memory is nobody's.
+struct Unwatched {
+  Unwatched() {
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+  }
+  ~Unwatched() {
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+  }
+};
 
 // An instruction of the whole warp: `execute` gets what each lane brought.
 using Execute = void (*)(const std::array<void*, kLanes>& brought);
@@ -35,6 +85,7 @@ class Threads {
   // Runs body(thread) for so many threads, a multiple of kLanes.
   Threads(size_t count, const std::function<void(size_t)>& body, Random& random)
       : body_(body), random_(random), threads_(count) {
+    const Unwatched scheduler;
     Threads* const outer = std::exchange(running, this);
     for (size_t thread = 0; thread < count; ++thread) start(thread);
     std::vector<size_t> warps(count / kLanes);
@@ -43,61 +94,88 @@ class Threads {
       std::shuffle(warps.begin(), warps.end(), random_);
       for (const size_t warp : warps) run_warp(warp);
     } while (all_wait());
+    for (const Thread& thread : threads_) __tsan_destroy_fiber(thread.watched);
     running = outer;
   }
 
   // Called by a thread: waits for its warp and lets the instruction happen.
   void together(Execute execute, void* brought) {
+    const Unwatched emulation;
     threads_[current_].wanted = execute;
     threads_[current_].brought = brought;
     pause(State::kInstruction);
   }
 
   // Called by a thread: waits for the block.
-  void barrier() { pause(State::kBarrier); }
-
-  // Called by a thread, as the functions of CUDA.
-  void start_copy(void* target, const void* source, size_t bytes) {
-    if (random_() % 2)
-      std::memcpy(target, source, bytes);
-    else
-      threads_[current_].started.push_back({target, source, bytes});
+  void barrier() {
+    const Unwatched emulation;
+    char& order = orders_[threads_[current_].barriers++ % 2];  // the next barrier begins before all go on
+    __tsan_release(&order);
+    pause(State::kBarrier);
+    __tsan_acquire(&order);
   }
 
-  void commit() { threads_[current_].committed.push_back(std::exchange(threads_[current_].started, {})); }
+  // Called by a thread, as the functions of CUDA.
+  void start_copy(uint4* target, const uint4* source) {
+    demand(is_aligned(target) && is_aligned(source), "a copy of chunks that are not aligned");
+    if (happens_at_once({target, source})) *target = *source;
+  }
+
+  void commit() {
+    const Unwatched emulation;
+    threads_[current_].committed.push_back(std::exchange(threads_[current_].started, {}));
+  }
 
   void wait(size_t prior) {
-    std::deque<std::vector<Copy>>& groups = threads_[current_].committed;
-    for (; groups.size() > prior; groups.pop_front())
-      for (const Copy& copy : groups.front()) std::memcpy(copy.target, copy.source, copy.bytes);
+    for (const Copy& copy : waited_for(prior)) *copy.target = *copy.source;
+  }
+
+  // Whether 16 bytes may be read or written there at once.
+  static bool is_aligned(const void* chunk) { return reinterpret_cast<uintptr_t>(chunk) % 16 == 0; }
+
+  static void demand(bool holds, const char* message) {
+    if (holds) return;
+    std::fprintf(stderr, "emulated threads: %s\n", message);
+    std::abort();
   }
 
   static inline Threads* running = nullptr;
 
  private:
-  enum class State { kRuns, kInstruction, kBarrier, kDone };
+  enum class State { kNew, kRuns, kInstruction, kBarrier, kDone };
 
   struct Copy {
-    void* target;
-    const void* source;
-    size_t bytes;
+    uint4* target;
+    const uint4* source;
   };
 
   struct Thread {
     ucontext_t fiber;
-    State state = State::kRuns;
+    void* watched = nullptr;  // the sanitizer's fiber
+    State state = State::kNew;
     Execute wanted = nullptr;
     void* brought = nullptr;
+    size_t barriers = 0;
     std::vector<Copy> started;
     std::deque<std::vector<Copy>> committed;
   };
 
   static constexpr size_t kStack = 1 << 17;
 
-  static void demand(bool holds, const char* message) {
-    if (holds) return;
-    std::fprintf(stderr, "emulated threads: %s\n", message);
-    std::abort();
+  bool happens_at_once(Copy copy) {
+    const Unwatched emulation;
+    if (random_() % 2) return true;
+    threads_[current_].started.push_back(copy);
+    return false;
+  }
+
+  std::vector<Copy> waited_for(size_t prior) {
+    const Unwatched emulation;
+    std::vector<Copy> copies;
+    std::deque<std::vector<Copy>>& groups = threads_[current_].committed;
+    for (; groups.size() > prior; groups.pop_front())
+      copies.insert(copies.end(), groups.front().begin(), groups.front().end());
+    return copies;
   }
 
   static char* stack(size_t thread) {
@@ -111,6 +189,8 @@ class Threads {
     const size_t thread = threads.current_;
     threads.body_(thread);
     threads.threads_[thread].state = State::kDone;
+    __tsan_switch_to_fiber(threads.watched_scheduler_, 0);
+    setcontext(&threads.scheduler_);
   }
 
   void start(size_t thread) {
@@ -118,13 +198,14 @@ class Threads {
     getcontext(&fiber);
     fiber.uc_stack.ss_sp = stack(thread);
     fiber.uc_stack.ss_size = kStack;
-    fiber.uc_link = &scheduler_;
     makecontext(&fiber, &Threads::run_thread, 0);
+    threads_[thread].watched = __tsan_create_fiber(0);
   }
 
   void pause(State state) {
     Thread& thread = threads_[current_];
     thread.state = state;
+    __tsan_switch_to_fiber(watched_scheduler_, 1);
     swapcontext(&thread.fiber, &scheduler_);
   }
 
@@ -136,8 +217,9 @@ class Threads {
     for (;;) {
       std::shuffle(lanes.begin(), lanes.end(), random_);
       for (const size_t lane : lanes) {
+        const bool begins = std::exchange(threads_[lane].state, State::kRuns) == State::kNew;
         current_ = lane;
-        threads_[lane].state = State::kRuns;
+        __tsan_switch_to_fiber(threads_[lane].watched, begins ? 0 : 1);
         swapcontext(&scheduler_, &threads_[lane].fiber);
       }
       const Thread& first = threads_[warp * kLanes];
@@ -164,7 +246,9 @@ class Threads {
   Random& random_;
   std::vector<Thread> threads_;
   ucontext_t scheduler_;
+  void* const watched_scheduler_ = __tsan_get_current_fiber();
   size_t current_ = 0;
+  char orders_[2];  // what the sanitizer knows a barrier by
 };
 
 }  // namespace emulated_cuda
@@ -172,7 +256,8 @@ class Threads {
 inline void barrier() { emulated_cuda::Threads::running->barrier(); }
 
 inline void __pipeline_memcpy_async(void* target, const void* source, size_t bytes) {
-  emulated_cuda::Threads::running->start_copy(target, source, bytes);
+  emulated_cuda::Threads::demand(bytes == sizeof(uint4), "a copy that is not of a chunk");
+  emulated_cuda::Threads::running->start_copy(static_cast<uint4*>(target), static_cast<const uint4*>(source));
 }
 
 inline void __pipeline_commit() { emulated_cuda::Threads::running->commit(); }

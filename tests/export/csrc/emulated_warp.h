@@ -16,22 +16,25 @@ inline __half half_of(unsigned word, int place) { return {static_cast<uint16_t>(
 
 template <bool kTransposed>
 void ldmatrix(const uint4* row, unsigned (&matrices)[4]) {
+  using emulated_cuda::Threads;
+  Threads::demand(Threads::is_aligned(row), "ldmatrix of rows that are not aligned");
   struct Brought {
-    const uint4* row;
+    uint16_t row[8];
     unsigned* matrices;
-  } mine{row, matrices};
-  emulated_cuda::Threads::running->together(
+  } mine{{}, matrices};
+  std::memcpy(mine.row, row, sizeof(mine.row));
+  Threads::running->together(
       [](const std::array<void*, emulated_cuda::kLanes>& brought) {
-        const auto lane_of = [&](int lane) { return *static_cast<const Brought*>(brought[static_cast<size_t>(lane)]); };
+        const auto lane_of = [&](int lane) -> const Brought& {
+          return *static_cast<const Brought*>(brought[static_cast<size_t>(lane)]);
+        };
         for (int lane = 0; lane < int{emulated_cuda::kLanes}; ++lane)
           for (int i = 0; i < 4; ++i) {
             uint16_t pair[2];
             for (int e = 0; e < 2; ++e) {
               const int major = lane / 4, minor = lane % 4 * 2 + e;
               const int r = kTransposed ? minor : major, c = kTransposed ? major : minor;
-              uint16_t elements[8];
-              std::memcpy(elements, lane_of(8 * i + r).row, sizeof(elements));
-              pair[e] = elements[c];
+              pair[e] = lane_of(8 * i + r).row[c];
             }
             std::memcpy(&lane_of(lane).matrices[i], pair, sizeof(pair));
           }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from attention_problems import assert_right, exact, problem
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
+SOURCES = HERE.parents[2] / "export" / "csrc"
 H100, ADA, NONE = 232448, 101376, 0  # bytes of shared memory a block
 DRIVER = [HERE / "na2d_cuda_driver.cc", f"-I{HERE}", "-fno-strict-aliasing"]
 
@@ -63,17 +66,49 @@ def test_is_right_on_random_problems_with_exactly_the_shared_memory_it_asks_for(
     assert emulation.random_problems(60, ctypes.c_uint64(seed)) == 0  # it prints those that fail
 
 
-@pytest.mark.slow
-def test_the_sanitizers_find_nothing(compile_cpp: Callable[..., None], tmp_path: Path) -> None:
-    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+def build(compile_cpp: Callable[..., None], folder: Path, sanitizers: str, *flags: str) -> Path:
+    """The driver as a program with sanitizers; skips where the compiler lacks them."""
+    options = ["-O1", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
     try:
-        compile_cpp(*DRIVER, *flags, "-o", tmp_path / "driver")
+        compile_cpp(*flags, *DRIVER, *options, "-o", folder / "driver")
     except AssertionError as error:
         if "cannot find" not in str(error):
             raise
         pytest.skip("the compiler has no sanitizer libraries")
-    done = subprocess.run([tmp_path / "driver", "200", "7"], capture_output=True, text=True, timeout=900)
+    return folder / "driver"
+
+
+def run(driver: Path, problems: int, seed: int) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    command = [str(driver), str(problems), str(seed)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sanitizers", "problems"), [("address,undefined", 200), ("thread", 60)])
+def test_the_sanitizers_find_nothing(
+    compile_cpp: Callable[..., None], tmp_path: Path, sanitizers: str, problems: int
+) -> None:
+    done = run(build(compile_cpp, tmp_path, sanitizers), problems, 7)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+BARRIERS = [("na2d_cuda_mma.inc", 0), *(("na2d_cuda_slices.inc", place) for place in range(3))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "place"), BARRIERS)
+def test_a_barrier_left_out_is_found_as_a_race(
+    compile_cpp: Callable[..., None], tmp_path: Path, source: str, place: int
+) -> None:
+    for path in SOURCES.glob("na2d_cuda*"):
+        shutil.copy(path, tmp_path)
+    pieces = (tmp_path / source).read_text().split(" barrier();")
+    assert len(pieces) == 1 + sum(name == source for name, _ in BARRIERS)
+    pieces[place : place + 2] = ["".join(pieces[place : place + 2])]
+    (tmp_path / source).write_text(" barrier();".join(pieces))
+    done = run(build(compile_cpp, tmp_path, "thread", "-iquote", str(tmp_path)), 20, 1)
+    assert done.returncode != 0 and "data race" in done.stderr, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("case", [case for case in range(14) if case != 10])  # 10 has a dim of 8
@@ -154,6 +189,8 @@ def test_unaligned_tensors_are_refused(emulation: ctypes.CDLL) -> None:
         ((1, -1, 1, 1), "expected sizes from 0 to 1073741824, got -1"),
         ((1 << 30, 1, 1, 2), "the tensors are too large"),
         ((1, 1 << 30, 1 << 30, 1), "the tensors are too large"),
+        ((1 << 16, 1 << 15, 1, 1), "the tensors are too large"),  # rows
+        ((1, 1, 1 << 19, 1 << 10), "the tensors are too large"),  # chunks of a row
     ],
 )
 def test_sizes_that_no_grid_or_offset_holds_are_refused(

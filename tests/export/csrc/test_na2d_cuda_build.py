@@ -75,8 +75,11 @@ def built(once: Callable[[str, Callable[[Path], None]], Path], ort_headers: Path
 
 
 @pytest.fixture
-def library(built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
-    monkeypatch.setenv(cuda.VARIABLE, str(built / "polc_runtime" / "libpolc_ops_cuda.so"))
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
+    """The library that the environment names, else one built for the tests."""
+    if not os.environ.get(cuda.VARIABLE):
+        built = request.getfixturevalue("built")
+        monkeypatch.setenv(cuda.VARIABLE, str(built / "polc_runtime" / "libpolc_ops_cuda.so"))
     yield from loaded()
 
 
