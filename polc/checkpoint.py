@@ -47,6 +47,9 @@ TEACHER = "task_model_teacher."
 OFFICIAL_TASK = ("adapter.", "task_model.")
 """Beginnings of names in stage 2's official layout; the teacher equals the task model, and is dropped."""
 UNUSED = "mask_token"
+REAL = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+"""Types of values that weights and tables may have: with others torch cannot do all that is needed."""
 
 
 @dataclass
@@ -129,6 +132,8 @@ def load_checkpoint(path: str | Path, family: str | None = None) -> Checkpoint:
     path = Path(path)
     tensors, metadata = read_tensors(path)
     try:
+        if strange := sorted(key for key, value in tensors.items() if value.dtype not in REAL + WHOLE):
+            raise CheckpointError(f"values of a type that weights never have: {some(strange)}")
         if "config" in metadata:
             return _load_own(path, tensors, metadata)
         return _load_official(path, tensors, family)
@@ -306,7 +311,7 @@ def _tables_of(tensors: Mapping[str, Tensor]) -> EntropyTables | None:
         arrays = {name: value.numpy() for name, value in tensors.items()}
         parts = {n: CdfTable(*(arrays[f"{n}.{entry}"] for entry in _FIELDS)) for n in OFFICIAL_TABLES}
         return EntropyTables(parts["hyper"], arrays["medians"], parts["latent"], arrays["scale_table"])
-    except (KeyError, BundleError) as error:
+    except (KeyError, TypeError, BundleError) as error:  # TypeError: numpy has no bfloat16
         raise CheckpointError(f"stored entropy tables are not usable: {error}") from None
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 from .errors import PolcError, UsageError
 from .limits import DEFAULT_LIMITS, Limits, how_to_raise
@@ -16,6 +17,8 @@ from .temporary import sync, temporary_file
 
 STANDARD = "-"
 """How a command line names standard input or standard output."""
+
+_PIECE = 1 << 16  # bytes to ask a pipe for at once: room for all that is asked for is made before
 
 _REASONS = {
     "ENOENT": "there is no such file or folder",
@@ -30,6 +33,8 @@ _REASONS = {
     "EFBIG": "the file system does not take files this large",
     "EMFILE": "too many files are open",
     "EPIPE": "was closed by its reader before all was written",
+    "EBADF": "is closed",
+    "ELOOP": "its links lead in a circle",
 }
 
 
@@ -66,10 +71,10 @@ class Source:
         max_bytes = getattr(limits, limit)
         try:
             with self.path.open("rb") if self.path else os.fdopen(0, "rb", closefd=False) as stream:
-                data = stream.read(max_bytes + 1)
+                data = _read_at_most(stream, max_bytes)
         except OSError as error:
             raise explain(error, self.name) from error
-        if len(data) > max_bytes:
+        if data is None:
             raise UsageError(
                 f"{self.name}: is larger than the limit of {max_bytes} bytes ({how_to_raise(limit)})"
             )
@@ -174,9 +179,10 @@ def open_file(path: Path) -> BinaryIO:
 def make_folder(path: Path) -> None:
     """Makes a folder and those above it, if they are not there; an `OSError` becomes a `PolcError`."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        for folder in reversed([path, *takewhile(lambda parent: not parent.is_dir(), path.parents)]):
+            folder.mkdir(exist_ok=True)
     except FileExistsError as error:
-        raise UsageError(f"{path}: is a file, but a folder is needed here") from error
+        raise UsageError(f"{error.filename}: is a file, but a folder is needed here") from error
     except OSError as error:
         raise explain(error, str(path)) from error
 
@@ -193,11 +199,11 @@ def write_file(path: Path, data: bytes, force: bool = False) -> None:
         PolcError: any other reason the system gives.
     """
     _check_free(path, force)
-    real = Path(os.path.realpath(path))
     try:
-        if _is_special(real):
-            real.write_bytes(data)
+        if _is_special(path):  # by this name: a pipe of /dev/fd has no other
+            path.write_bytes(data)
             return
+        real = Path(os.path.realpath(path))
         with temporary_file(real.parent) as (temporary, stream):
             _write_synced(stream, data)
             if not _published_as_new(temporary, real):
@@ -212,7 +218,7 @@ def expand(arguments: Sequence[str], suffixes: Collection[str], recursive: bool 
     """The inputs that arguments stand for: files, `-`, and the files with `suffixes` in folders, in order.
 
     A file named by itself may have any suffix, and need not exist: reading it says so. Hidden files and
-    folders inside a named folder are passed over, as are links to folders.
+    folders inside a named folder are passed over, as are links to folders, pipes and devices.
 
     Args:
         arguments: paths, or `-` for standard input.
@@ -220,12 +226,19 @@ def expand(arguments: Sequence[str], suffixes: Collection[str], recursive: bool 
         recursive: look into the folders' sub-folders too.
 
     Raises:
-        UsageError: a folder without any such file, or `-` more than once.
+        UsageError: a folder without any such file, `-` more than once, or an empty name.
         PolcError: a folder cannot be read.
     """
+    check_names(arguments)
+    return [source for argument in arguments for source in _expand_one(argument, suffixes, recursive)]
+
+
+def check_names(arguments: Sequence[str]) -> None:
+    """Raises UsageError if `-` is among them more than once, or an empty name."""
     if list(arguments).count(STANDARD) > 1:
         raise UsageError("standard input ('-') is named more than once")
-    return [source for argument in arguments for source in _expand_one(argument, suffixes, recursive)]
+    if "" in arguments:
+        raise UsageError("an input has an empty name")
 
 
 def plan(sources: Sequence[Source], output: str, strip: Collection[str], suffix: str) -> list[Job]:
@@ -237,8 +250,11 @@ def plan(sources: Sequence[Source], output: str, strip: Collection[str], suffix:
     otherwise.
 
     Raises:
-        UsageError: two inputs would write one file, an output is an input, or `-` is no possible output here.
+        UsageError: two inputs would write one file, an output is an input, or `-` or an empty name is no
+            possible output here.
     """
+    if not output:
+        raise UsageError("the output has an empty name")
     several = len(sources) > 1 or any(source.from_folder for source in sources)
     if output == STANDARD and several:
         raise UsageError(f"'-o -' takes one input; there are {len(sources)}. Name an output folder")
@@ -258,27 +274,31 @@ def _expand_one(argument: str, suffixes: Collection[str], recursive: bool) -> li
         return [Source(None, Path())]
     if not path.is_dir():
         return [Source(path, Path(path.name))]
-    files = [file for file in _files_below(path, recursive) if file.suffix.lower() in suffixes]
+    found = (file for file in _files_below(path, recursive) if file.suffix.lower() in suffixes)
+    files = [file for file in found if _is_file(file)]
     if not files:
         hint = "" if recursive else "; its sub-folders are searched with --recursive"
-        raise UsageError(f"{path}: no file in this folder has one of the suffixes {_listed(suffixes)}{hint}")
+        known = " ".join(sorted(suffixes))
+        raise UsageError(f"{path}: no file in this folder has one of the suffixes {known}{hint}")
     return [Source(file, file.relative_to(path), from_folder=True) for file in files]
 
 
-def _listed(suffixes: Iterable[str]) -> str:
-    return " ".join(sorted(suffixes))
-
-
 def _files_below(folder: Path, recursive: bool) -> list[Path]:
+    """All that is no folder, folder by folder; without recursion, which ends at some depth."""
     found: list[Path] = []
-    for root, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
-        found += [Path(root, name) for name in sorted(names) if not name.startswith(".")]
+    left = [folder]
+    while left:
+        root = left.pop()
+        try:
+            with os.scandir(root) as entries:
+                seen = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+        except OSError as error:
+            raise explain(error, str(root)) from error
+        visible = [(Path(root, name), is_folder) for name, is_folder in seen if not name.startswith(".")]
+        found += [path for path, is_folder in visible if not is_folder]
+        if recursive:
+            left += [path for path, is_folder in reversed(visible) if is_folder]
     return found
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise explain(error, str(error.filename)) from error
 
 
 def _target_in(folder: Path, source: Source, strip: Collection[str], suffix: str) -> Target:
@@ -325,6 +345,27 @@ def _is_special(path: Path) -> bool:
         return not stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
         return False
+
+
+def _is_file(path: Path) -> bool:
+    """False for pipes, devices and links to folders; of what cannot be looked at, reading it says why."""
+    try:
+        return not _is_special(path)
+    except OSError:
+        return True
+
+
+def _read_at_most(stream: BinaryIO, most: int) -> bytes | None:
+    """All bytes of a stream; None if there are more than `most`. A file's size is looked at first."""
+    size = os.fstat(stream.fileno()).st_size
+    if size > most:
+        return None
+    pieces: list[bytes] = []
+    have = 0
+    while piece := stream.read(min(max(size - have, _PIECE), most + 1 - have)):
+        pieces.append(piece)
+        have += len(piece)
+    return None if have > most else b"".join(pieces)
 
 
 def _write_synced(stream: BinaryIO, data: bytes) -> None:

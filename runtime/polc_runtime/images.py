@@ -40,7 +40,8 @@ INPUT_SUFFIXES = frozenset(
 )
 """Files taken from a folder; a file named by itself may have any suffix."""
 
-_REFUSED_FORMATS = frozenset({"EPS", "WMF"})  # read by running another program, or by Windows' own renderer
+_REFUSED_FORMATS = frozenset({"EPS", "WMF", "IPTC"})
+"""Read by running another program, by Windows' own renderer, or as whatever is inside, those two included."""
 _TRANSPARENT = "transparent parts are laid on white"
 _DEEP_COLOUR = "16-bit colour is cut to its upper 8 bits"
 _PILLOW_LOCK = threading.Lock()
@@ -197,7 +198,7 @@ def _decode(stream: BinaryIO, limits: Limits, name: str) -> tuple[Image.Image, f
         raise ImageError(f"{name}: the file is empty")
     stream.seek(0)
     with _image_errors(name), _pillow_limit(limits):
-        image = Image.open(stream, formats=_formats())
+        image = Image.open(stream, formats=safe_formats())
         problem = limits.size_problem(*image.size)
         if problem:
             raise ImageError(problem)
@@ -242,7 +243,8 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _formats() -> list[str]:
+def safe_formats() -> list[str]:
+    """Pillow's formats that strangers' files may have."""
     Image.init()
     return [name for name in Image.ID if name not in _REFUSED_FORMATS]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Backend, FloatArray
+from .checked import run
 from .coding import rans
 from .coding.calibration import (
     DEFAULT_TOLERANCES,
@@ -16,12 +17,13 @@ from .coding.calibration import (
     CalibrationWriter,
     Decisions,
     Edges,
+    Exponents,
     Tolerances,
 )
 from .coding.container import Container, Header, join_streams, symbol_checksum
 from .coding.schedule import Step, gather, scatter, schedule
 from .coding.tables import EntropyTables
-from .errors import BitstreamError, PolcError
+from .errors import BitstreamError, BundleError, PolcError
 from .trace import span
 
 Symbols = NDArray[np.int32]
@@ -77,6 +79,9 @@ class LatentCoder:
         tables: the model's coding tables.
         channels: M, channels of the latent.
         tolerances: that files are calibrated for.
+
+    Raises:
+        BundleError: there are too few channels.
     """
 
     def __init__(
@@ -90,7 +95,10 @@ class LatentCoder:
         self.tables = tables
         self.channels = channels
         self.tolerances = tolerances
-        self.steps = schedule(channels)
+        try:
+            self.steps = schedule(channels)
+        except ValueError as error:
+            raise BundleError(f"the bundle's latent has no coding order: {error}") from None
         self._edges = Edges(tables.scale_table)
 
     def stream_count(self, h: int, w: int) -> int:
@@ -108,6 +116,7 @@ class LatentCoder:
 
         Raises:
             PolcError: a latent is not finite or too large to code.
+            BundleError: the tolerances do not fit the scale table.
         """
         with span(SYMBOLS):
             return self._encode(y, z, quality, portable)
@@ -115,7 +124,7 @@ class LatentCoder:
     def _encode(self, y: FloatArray, z: FloatArray, quality: float, portable: bool) -> EncodedLatent:
         z_symbols = quantize(z - self.tables.medians[:, None, None], "hyper-latent")
         coded: list[rans.Coded] = []
-        writer = CalibrationWriter(self.tolerances.at(quality), self._edges) if portable else None
+        writer = self._calibration(quality) if portable else None
 
         def symbols_of(step: Step, own: Decisions, means: FloatArray) -> Symbols:
             symbols = quantize(gather(y, step).ravel() - means, "latent")
@@ -124,11 +133,12 @@ class LatentCoder:
                 writer.add(own)
             return symbols
 
-        y_hat, checksums = self._run_steps(z_symbols, y.shape[1:], quality, symbols_of)
+        grid = (y.shape[1], y.shape[2])
+        y_hat, checksums = self._run_steps(z_symbols, grid, quality, symbols_of)
         rows = self.tables.hyper_indexes(*z.shape[1:])
         with span(ENTROPY):
             z_stream = rans.encode(z_symbols.ravel(), rows, self.tables.hyper)
-            y_streams = rans.encode_streams(coded, self.tables.latent, self.stream_count(*y.shape[1:]))
+            y_streams = rans.encode_streams(coded, self.tables.latent, self.stream_count(*grid))
         sums = (symbol_checksum(z_symbols), *checksums)
         return EncodedLatent(z_stream, y_streams, sums, y_hat, writer.finish() if writer else None)
 
@@ -175,18 +185,24 @@ class LatentCoder:
             decoder.finish()
         return y_hat
 
+    def _calibration(self, quality: float) -> CalibrationWriter:
+        exponents = self.tolerances.at(quality)
+        check_tolerances(self.tables.scale_table, exponents)
+        return CalibrationWriter(exponents, self._edges)
+
     def _run_steps(
-        self, z_symbols: Symbols, grid: tuple[int, ...], quality: float, symbols_of: SymbolSource
+        self, z_symbols: Symbols, grid: tuple[int, int], quality: float, symbols_of: SymbolSource
     ) -> tuple[FloatArray, list[int]]:
         """Decoded latent and the steps' checksums: one loop for the encoder and the decoder."""
         z_hat = z_symbols.astype(np.float32) + self.tables.medians[:, None, None]
         level = np.array([quality], np.float32)
-        feeds = self.backend.run("hyper_synthesis", {"z_hat": z_hat[None], "quality": level})
+        feeds = run(self.backend, "hyper_synthesis", {"z_hat": z_hat[None], "quality": level}, {})
         y_hat = np.zeros((self.channels, *grid), np.float32)
         checksums = []
         first = 0
         for step in self.steps:
-            outputs = self.backend.run(f"context_{step.index}", {**feeds, "y_hat": y_hat[None]})
+            shapes = dict.fromkeys(("means", "scales"), (1, *step.shape(*grid)))
+            outputs = run(self.backend, f"context_{step.index}", {**feeds, "y_hat": y_hat[None]}, shapes)
             means = outputs.pop("means")[0]
             if not np.isfinite(means).all():
                 raise BitstreamError("the model's means are not finite: the file or the bundle is wrong")
@@ -198,6 +214,23 @@ class LatentCoder:
             scatter(y_hat, step, symbols.reshape(means.shape).astype(np.float32) + means)
             checksums.append(symbol_checksum(symbols))
         return y_hat, checksums
+
+
+def check_tolerances(scale_table: FloatArray, exponents: Exponents) -> None:
+    """Refuses tolerances by which a scale can be close to two entries of the table.
+
+    The encoder might answer for one of them where the decoder asks for the other, and the file would be lost.
+
+    Raises:
+        BundleError: there are such.
+    """
+    reach = 2.0 ** (1 - min(exponents))
+    entries = scale_table[:-1].astype(np.float64)
+    if (entries[1:] * (1 - reach) <= entries[:-1] * (1 + reach)).any():
+        raise BundleError(
+            f"the bundle's tolerance of 2^-{min(exponents)} does not fit its scale table: two entries lie "
+            "within it; export the bundle with a smaller one, or encode with --portable-bits off"
+        )
 
 
 def quantize(values: FloatArray, what: str) -> Symbols:

@@ -16,6 +16,9 @@ from .errors import UsageError
 MAX_STREAMS = 16
 """rANS streams of one latent. Not a choice but part of the format: it settles where each symbol goes."""
 
+MAX_SECTIONS = 1 << 16
+"""Sections of a `.polc` file: empty ones are small, and reading them takes time all the same."""
+
 MAX_WIDTH = 1 << 16
 """Channels, axes and other sizes in a manifest."""
 MAX_CLASSES = 1 << 16

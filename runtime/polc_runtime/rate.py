@@ -15,6 +15,7 @@ MAX_CALLS = 26
 """Calls of the encoder that no search exceeds; 3 to 5 are usual."""
 
 _FIRST_GUESS = 4 * STEPS
+_ANY_SIZE = 1 << 62  # that every file fits in; whole numbers may be too large for a float
 _USUAL_SLOPE = 0.35 / STEPS  # of log(size) over one step of quality, until two sizes are known
 _EXTRAPOLATIONS = 3
 
@@ -100,14 +101,14 @@ class _Search:
     """
 
     def __init__(self, max_bytes: int, lowest: int, highest: int, tolerance: float) -> None:
-        self.max_bytes, self.lowest, self.highest = max_bytes, lowest, highest
+        self.max_bytes, self.lowest, self.highest = min(max_bytes, _ANY_SIZE), lowest, highest
         self.below, self.above = lowest - 1, highest + 1
         self.size_below = self.size_above = 0  # 0: that end was not tried
         self.best: bytes | None = None
         self.calls = 0
         self._halve = False
-        self._enough = (1 - tolerance) * max_bytes
-        self._aim = math.log(max(1.0, (1 - tolerance / 2) * max_bytes))  # the middle of what is accepted
+        self._enough = (1 - tolerance) * self.max_bytes
+        self._aim = math.log(max(1.0, (1 - tolerance / 2) * self.max_bytes))  # the middle of what is accepted
 
     def done(self) -> bool:
         """Whether the bracket is one step, or its lower end close enough to the limit."""

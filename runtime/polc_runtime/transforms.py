@@ -8,6 +8,7 @@ import numpy as np
 
 from .backends import Backend, BackendOptions, FloatArray
 from .bundle import Manifest
+from .checked import run
 from .images import Pixels, from_tensor, to_tensor
 from .sizes import HYPER_STRIDE, LATENT_STRIDE
 from .tiles import Reach, Tile, tiles
@@ -44,11 +45,13 @@ class Transforms:
         parts = self._tiles(height, width, "y" if self.has_hyper_analysis else "z")
         for tile in parts:
             seen = pixels[tile.rows.seen(), tile.columns.seen()]
-            found = self.backend.run("analysis", {"image": to_tensor(seen), "quality": level})
+            shapes = {"y": _cut(y, tile, LATENT_STRIDE), "z": _cut(z, tile, HYPER_STRIDE)}
+            found = run(self.backend, "analysis", {"image": to_tensor(seen), "quality": level}, shapes)
             tile.paste(found["y"][0], y, LATENT_STRIDE)
             tile.paste(found["z"][0], z, HYPER_STRIDE)
         if len(parts) > 1 and self.has_hyper_analysis:
-            z = self.backend.run("hyper_analysis", {"y": y[None], "quality": level})["z"][0]
+            whole = {"z": (1, *z.shape)}
+            z = run(self.backend, "hyper_analysis", {"y": y[None], "quality": level}, whole)["z"][0]
         return y, z
 
     def synthesise(self, y_hat: FloatArray, quality: float) -> FloatArray:
@@ -73,7 +76,9 @@ class Transforms:
         level = np.array([quality], np.float32)
         for tile in self._tiles(LATENT_STRIDE * h, LATENT_STRIDE * w, "image"):
             feeds = {"y_hat": tile.seen(y_hat, LATENT_STRIDE)[None], "quality": level}
-            yield tile, tile.inner(self.backend.run("synthesis", feeds)["image"], 1)
+            rows, columns = feeds["y_hat"].shape[2:]
+            shapes = {"image": (1, 3, LATENT_STRIDE * rows, LATENT_STRIDE * columns)}
+            yield tile, tile.inner(run(self.backend, "synthesis", feeds, shapes)["image"], 1)
 
     def _tiles(self, height: int, width: int, output: str) -> list[Tile]:
         """Tiles that overlap by the reach of "y", "z" or "image"; a whole small image needs to know none."""
@@ -86,3 +91,8 @@ class Transforms:
 def _empty(channels: int, height: int, width: int, stride: int) -> FloatArray:
     """An array [channels, height/stride, width/stride] to be filled."""
     return np.empty((channels, height // stride, width // stride), np.float32)
+
+
+def _cut(whole: FloatArray, tile: Tile, stride: int) -> tuple[int, ...]:
+    """The shape, with a batch of one, of what the networks give for a tile of an array."""
+    return (1, *tile.seen(whole, stride).shape)

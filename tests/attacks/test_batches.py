@@ -199,6 +199,7 @@ def inputs(tmp_path):
 def heed_interrupts():
     """Undoes what a shell does to what it runs in the background: children of it would not hear Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def killed(folder, number, after):
@@ -227,7 +228,8 @@ def check_whole(folder, codec):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGKILL, -signal.SIGKILL)],
 )
 def test_a_run_that_is_ended_at_any_moment_loses_nothing(inputs, codec, polc, number, code):
     moments = random.Random(int(number))

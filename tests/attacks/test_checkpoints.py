@@ -17,9 +17,12 @@ from polc_runtime import CheckpointError
 
 torch = pytest.importorskip("torch")
 
+from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save  # noqa: E402
 
 from polc import load_checkpoint, preset  # noqa: E402
+from polc.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
+from polc.codec import Codec  # noqa: E402
 
 TENSORS = {"g_a0.weight": torch.zeros(2, 3)}
 
@@ -207,6 +210,31 @@ def deflated(data):
 def test_tensors_that_are_no_plain_weights_are_refused(tmp_path, state, said):
     (tmp_path / "a.pth").write_bytes(saved(state))
     assert said in refused(tmp_path / "a.pth")
+
+
+@pytest.fixture(scope="module")
+def with_tables(tmp_path_factory):
+    """The tensors and metadata of a checkpoint with entropy tables."""
+    path = tmp_path_factory.mktemp("tables") / "a.safetensors"
+    codec = Codec(preset("polc-tiny"))
+    save_checkpoint(path, codec, tables=Checkpoint(codec).tables()[0])
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    ("key", "dtype", "said"),
+    [
+        ("tables.medians", torch.bfloat16, "stored entropy tables are not usable"),
+        ("tables.medians", torch.float8_e4m3fn, "a type that weights never have: tables.medians"),
+        ("context.channel.0.0.bias", torch.complex64, "a type that weights never have: context.channel.0"),
+    ],
+)
+def test_values_of_types_that_weights_never_have_are_refused(tmp_path, with_tables, key, dtype, said):
+    tensors, metadata = with_tables
+    changed = {**tensors, key: tensors[key].to(dtype)}
+    (tmp_path / "a.safetensors").write_bytes(save(changed, metadata))
+    assert said in refused(tmp_path / "a.safetensors")
 
 
 def test_an_archive_that_inflates_is_refused(tmp_path):

@@ -24,7 +24,7 @@ import onnxruntime as ort
 MASK64 = 2**64 - 1
 
 # File, Sections, Limits
-MAX_SIDE, MAX_PIXELS, MAX_FILE, MAX_LEB128, MAX_ARRAY = 65535, 2**28, 2**30, 5, 2**24
+MAX_SIDE, MAX_PIXELS, MAX_FILE, MAX_SECTIONS, MAX_LEB128, MAX_ARRAY = 65535, 2**28, 2**30, 65536, 5, 2**24
 Z, Y, CHECKSUMS, CALIBRATION, ANCILLARY = 1, 2, 3, 4, 128
 
 
@@ -68,6 +68,8 @@ def split_sections(data: bytes) -> list[tuple[int, bytes]]:
             raise ValueError(f"section {kind} is longer than the file")
         sections.append((kind, data[at : at + length]))
         at += length
+    if len(sections) > MAX_SECTIONS:
+        raise ValueError(f"{len(sections)} sections")
     critical = [kind for kind, _ in sections if kind < ANCILLARY]
     if critical not in ([Z, Y, CHECKSUMS], [Z, Y, CHECKSUMS, CALIBRATION]):
         raise ValueError(f"sections {critical}, not 1, 2, 3 and perhaps 4")

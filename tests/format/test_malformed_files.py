@@ -80,6 +80,7 @@ MALFORMED = {
     "a section longer than the file": seal(FIXED + b"\x01" + leb128(1000) + DATA[30:-4]),
     "a length of more bytes than needed": seal(FIXED + bytes([1, len(Z) | 128, 0]) + Z + REST),
     "a length of six bytes": seal(DATA[:-4] + b"\xc8" + b"\x80" * 5 + b"\x01"),
+    "more sections than the limit": seal(DATA[:-4] + b"\xc8\x00" * (65536 - 3)),
     "a type without a length": seal(DATA[:-4] + b"\xc8"),
     "too few checksums": with_parts(sums=SUMS[:-2]),
     "too many checksums": with_parts(sums=SUMS + b"\0\0"),
@@ -131,6 +132,10 @@ def plain_frame(data: bytes) -> None:
         raise ValueError("checksums")
     if 4 in parts:
         plain_decoder.Calibration(parts[4])
+
+
+def test_as_many_sections_as_the_limit_are_read_by_both() -> None:
+    assert not refused_by_both(seal(DATA[:-4] + b"\xc8\x00" * (65536 - 4)))
 
 
 def test_a_file_cut_anywhere_is_an_error_in_both() -> None:

@@ -1,5 +1,6 @@
 """Which inputs there are, what outputs are called, and that an output is whole or not there."""
 
+import contextlib
 import errno
 import os
 import re
@@ -7,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,35 @@ def test_a_recursive_folder_gives_those_of_its_sub_folders_too(tree):
 def test_a_link_to_a_folder_above_does_not_loop(tree):
     (tree / "in/sub/up").symlink_to(tree / "in")
     assert len(expand(["in"], SUFFIXES, recursive=True)) == 4
+
+
+def test_what_a_folder_holds_besides_files_is_passed_over(tree):
+    """A pipe that nobody writes to would keep the reader waiting for ever."""
+    os.mkfifo(tree / "in/pipe.png")
+    (tree / "in/to-pipe.png").symlink_to("pipe.png")
+    (tree / "in/to-folder.png").symlink_to("sub")
+    (tree / "in/to-nothing.png").symlink_to("nowhere")
+    assert paths(expand(["in"], SUFFIXES)) == ["in/a.JPG", "in/b.png", "in/to-nothing.png"]
+
+
+def test_folders_nested_deeper_than_python_recurses_are_read_and_made(tree):
+    depth = sys.getrecursionlimit() + 200
+    deep = Path(*["d"] * depth)
+    try:
+        make_folder(deep)
+        (deep / "x.png").touch()
+        (found,) = expand(["d"], SUFFIXES, recursive=True)
+        assert len(found.place.parts) == depth
+    finally:
+        subprocess.run(["rm", "-rf", "d"], check=True)  # Python's own way cannot
+
+
+def test_an_empty_name_is_an_error_and_not_the_working_folder(tree):
+    for arguments in ([""], ["in/b.png", ""]):
+        with pytest.raises(UsageError, match="^an input has an empty name$"):
+            expand(arguments, SUFFIXES)
+    with pytest.raises(UsageError, match="^the output has an empty name$"):
+        plan(expand(["in/b.png"], SUFFIXES), "", SUFFIXES, ".polc")
 
 
 def test_a_named_file_is_taken_whatever_its_suffix_and_even_if_it_is_missing(tree):
@@ -148,6 +179,38 @@ def test_a_source_is_read_up_to_a_limit(tmp_path):
         Source(path, Path("a")).read(Limits(max_bytes=4), "max_bytes")
 
 
+def test_reading_takes_memory_for_what_is_there_and_not_for_what_may_be(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    for most in (2**32, 2**50, 2**63 - 1, 10**19):
+        tracemalloc.start()
+        try:
+            assert Source(tmp_path / "a", Path("a")).read(Limits(max_image_bytes=most)) == b"12345"
+            assert tracemalloc.get_traced_memory()[1] < 2**20
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_pipe_is_read_up_to_a_limit_too(tmp_path):
+    data = os.urandom(300_000)
+    for most, whole in ((300_000, True), (299_999, False), (1, False)):
+        read, write = os.pipe()
+        writer = threading.Thread(target=written_and_closed, args=(write, data))
+        writer.start()
+        source = Source(Path(f"/dev/fd/{read}"), Path("a"))
+        if whole:
+            assert source.read(Limits(max_image_bytes=most)) == data
+        else:
+            with pytest.raises(UsageError, match=f"larger than the limit of {most} bytes"):
+                source.read(Limits(max_image_bytes=most))
+        os.close(read)
+        writer.join(10)
+
+
+def written_and_closed(descriptor, data):
+    with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+
+
 def test_a_missing_source_and_a_folder_say_so(tmp_path):
     with pytest.raises(PolcError, match="none: there is no such file or folder$"):
         Source(tmp_path / "none", Path("none")).read()
@@ -225,6 +288,15 @@ def test_a_pipe_is_written_to(tmp_path):
     assert got == [b"data"] and (tmp_path / "pipe").is_fifo()
 
 
+def test_a_pipe_without_a_name_is_written_to():
+    """As the shell's >(command) and /dev/stdout give one."""
+    read, write = os.pipe()
+    write_file(Path(f"/dev/fd/{write}"), b"data")
+    os.close(write)
+    with os.fdopen(read, "rb") as stream:
+        assert stream.read() == b"data"
+
+
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
     """With the process's file size limited to 1000 bytes, as on a full disk."""
     (tmp_path / "a").write_bytes(b"old")
@@ -297,8 +369,9 @@ def test_a_folder_as_output_file_and_a_file_as_output_folder_are_errors(tmp_path
     with pytest.raises(UsageError, match="is a folder, not a file"):
         write_file(tmp_path, b"data", force=True)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="is a file, but a folder is needed here"):
-        make_folder(tmp_path / "file")
+    for path in (tmp_path / "file", tmp_path / "file/a/b"):
+        with pytest.raises(UsageError, match=f"^{tmp_path}/file: is a file, but a folder is needed here"):
+            make_folder(path)
 
 
 def test_a_target_makes_its_folders_only_when_it_is_written(tmp_path):

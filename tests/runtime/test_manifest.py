@@ -171,6 +171,7 @@ HOSTILE = [
     (changed(None, "name"), "name is missing"),
     (changed("abc", "fingerprint"), "fingerprint is not a SHA-256"),
     (changed([8, 1], "quality_range"), "quality_range"),
+    (changed([1, 8.5], "quality_range"), "quality_range 1.0..8.5 is not a range within 1..8"),
     (changed([1, float("nan")], "quality_range"), "not JSON: NaN is no number of JSON"),
     (changed([1, 10**400], "quality_range"), "quality_range is not 2 numbers"),
     (changed([1, True], "quality_range"), "quality_range is not 2 numbers"),
@@ -320,6 +321,7 @@ def test_what_is_no_bundle_says_why(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     for place, said in {
+        "": "the bundle's name is empty",
         tmp_path / "none": "no such folder",
         tmp_path / "file": "it is a file",
         tmp_path / "empty": "it has no manifest.json",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from polc_runtime.cli.console import name_program
+from polc_runtime.cli.console import prepare
 from polc_runtime.cli.options import Reporting
 from polc_runtime.cli.overlap import AT_ONCE, in_order
 from polc_runtime.cli.runner import run
@@ -231,7 +231,7 @@ def test_stopping_leaves_a_job_behind_that_waits_for_its_input(tmp_path):
 
 
 def test_warnings_of_jobs_that_run_at_once_are_told_apart(capsys):
-    name_program("test")
+    prepare("test")
     both = threading.Barrier(2)
 
     def work(job, turn):

@@ -139,3 +139,9 @@ def test_bpp_is_what_its_decimals_say():
 def test_a_bpp_that_cannot_be_reached_says_the_least_rate():
     with pytest.raises(UsageError, match=r"^0\.1 bpp .* at quality 1, is 3\.2 bpp \(4000 bytes\)$"):
         closest_to_bpp(Encoder(curve()), 0.1, 100, 100)
+
+
+@pytest.mark.parametrize("huge", [10**400, 2**62])
+def test_more_bytes_than_a_float_holds_give_the_largest_quality(huge):
+    assert largest_quality_within(Encoder(curve()), huge)[0] == 8
+    assert closest_to_bpp(Encoder(curve()), 1e308, 100, 100)[0] == 8

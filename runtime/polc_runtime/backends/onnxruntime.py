@@ -17,8 +17,10 @@ from .op_library import NO_OPS, OpLibrary, find_op_library
 
 try:
     import onnxruntime as ort
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise BackendUnavailable("the backend onnxruntime is not installed: pip install onnxruntime") from error
+except ImportError as error:
+    raise BackendUnavailable(f"onnxruntime cannot be loaded: {first_line(error)}") from error
 
 EXACT_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
 """Optimisation of the graphs that both sides of a stream must agree on: fixed, so that they differ little.

@@ -48,6 +48,8 @@ def find_bundle(bundle: str | Path | None) -> Path:
     Raises:
         BundleError: there is none; the message says which packaged ones there are.
     """
+    if bundle == "":
+        raise BundleError("the bundle's name is empty")
     chosen = DEFAULT_BUNDLE if names_none(bundle) else bundle or os.environ[ENVIRONMENT]
     path = Path(chosen)
     if str(chosen) in packaged_bundles() and not path.exists():

@@ -188,8 +188,8 @@ class Manifest:
             raise BundleError("manifest.json: model.dims is not a list of widths")
         if not is_size(model.get("hyper_dim")):
             raise BundleError("manifest.json: model.hyper_dim is not a width")
-        if not (1 <= low < high <= 255):
-            raise BundleError(f"manifest.json: quality_range {low}..{high} is not a range above 1")
+        if not (1 <= low < high <= 8):
+            raise BundleError(f"manifest.json: quality_range {low}..{high} is not a range within 1..8")
         if (found := {name: size.size(name, 4096) for name in SIZE}) != SIZE:
             raise BundleError(f"manifest.json: size is {found}; the bitstream has {SIZE}: upgrade polc")
         if entropy.get("file", str) != "entropy.npz":

@@ -23,5 +23,5 @@ def _group() -> None:
 
     Every command takes --json for one JSON document on standard output, and '-' for standard input or output.
     Exit codes: 0, 2 for an error (one line each on standard error), 130 when interrupted,
-    143 when terminated.
+    143 when terminated, 129 when the terminal was closed.
     """

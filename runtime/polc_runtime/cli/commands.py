@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError
-from ..files import STANDARD, Job, Source, Target, expand
+from ..files import STANDARD, Job, Source, Target, check_names, expand
 from ..limits import Limits
 from .bundle_text import bundle_text
 from .console import printable
@@ -194,6 +194,7 @@ def info(arguments: tuple[str, ...], reporting: Reporting) -> int:
     Of a .polc file the header and the size of each section, which needs no bundle; of a bundle, a folder, the
     summary of its manifest.
     """
+    check_names(arguments)
     jobs = [Job(_named(argument)) for argument in arguments]
     return run("info", jobs, partial(_info_one, current_limits()), reporting, _info_text)
 

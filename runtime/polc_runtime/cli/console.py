@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +16,16 @@ _CLEAR_LINE = "\r\x1b[K"
 _program = "polc"
 
 
-def name_program(name: str) -> None:
-    """Sets the name that every line on standard error begins with; once, when a process starts."""
+def prepare(name: str) -> None:
+    """Sets the name that every line on standard error begins with; once, when a process starts.
+
+    From then on letters that the terminal's encoding lacks are printed as escapes.
+    """
     global _program
     _program = name
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def fail(message: str) -> None:
@@ -27,8 +34,14 @@ def fail(message: str) -> None:
 
 
 def say(message: str, over_bar: bool = False) -> None:
-    """Prints a line behind the program's name; `over_bar` clears the line of a progress bar first."""
-    click.echo(f"{_CLEAR_LINE if over_bar else ''}{_program}: {printable(message)}", err=True)
+    """Prints a line behind the program's name; `over_bar` clears the line of a progress bar first.
+
+    Where standard error takes no more, nobody can be told, and the work goes on.
+    """
+    try:
+        click.echo(f"{_CLEAR_LINE if over_bar else ''}{_program}: {printable(message)}", err=True)
+    except OSError:
+        sys.stderr = io.StringIO()
 
 
 def printable(text: str) -> str:

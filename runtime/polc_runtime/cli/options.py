@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+MOST_THREADS = 1024
+"""Each graph's session has as many of its own; ONNX Runtime starts any number, in minutes."""
+
 
 @dataclass(frozen=True)
 class Reporting:
@@ -137,7 +140,7 @@ codec_choice = grouped(
         "threads": click.option(
             "--threads",
             metavar="N",
-            type=click.IntRange(min=1),
+            type=click.IntRange(1, MOST_THREADS),
             help="CPU threads. Default: the backend's choice.",
         ),
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import threading
@@ -15,14 +16,13 @@ from typing import Any
 
 import click
 
-from ..errors import CodecMismatchWarning, PolcError
+from ..errors import FAILURES, CodecMismatchWarning, first_line
 from ..files import explain
 from ..limits import Limits
-from .console import fail, name_program, say
+from .console import fail, prepare, say
 
 USER_ERROR = 2
-INTERRUPTED = 130
-TERMINATED = 143
+INTERRUPTED = 128 + signal.SIGINT
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """Context settings of every command."""
 
@@ -37,27 +37,24 @@ def run_program(command: click.Command, program: str, arguments: Sequence[str] |
 
     Returns:
         The exit code: the command's own, 2 for an error of the user's (told on stderr in one line each), 130
-        for an interrupt, 143 for SIGTERM. Both end the program in an orderly way: files are whole or not
-        there, and nothing else is left.
+        for an interrupt, 143 for SIGTERM, 129 for SIGHUP. These three end the program in an orderly way:
+        files are whole or not there, and nothing else is left.
     """
-    name_program(program)
+    prepare(program)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    ends: list[int] = []
     try:
-        with _plain_warnings(), _orderly_termination():
+        with _plain_warnings(), _orderly_ends(ends):
             return command.main(arguments or ["--help"], prog_name=program, standalone_mode=False) or 0
     except click.Abort:
-        say("interrupted")
-        return INTERRUPTED
-    except _Terminated:
-        say("terminated")
-        return TERMINATED
-    except click.ClickException as error:
-        fail(_with_hint(error))
-    except PolcError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(str(explain(error)))
-    return USER_ERROR
+        ends.append(signal.SIGINT)
+    except (*FAILURES, ImportError, click.ClickException, SystemExit, _Ended) as error:
+        if not ends:
+            fail(_told(error))
+            return USER_ERROR
+    # Whatever error it was: what a signal interrupts may hide it behind one of its own, as imports do.
+    say(_ENDS[ends[0]])
+    return 128 + ends[0]
 
 
 class CommandTable(click.Group):
@@ -120,27 +117,42 @@ def _limit_pixels(context: click.Context, parameter: click.Parameter, most: int 
         context.obj = replace(Limits.from_environment(), max_pixels=most)
 
 
-class _Terminated(BaseException):
-    """SIGTERM came."""
+class _Ended(BaseException):
+    """A signal came that ends the program."""
+
+
+_ENDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if hasattr(signal, "SIGHUP"):
+    _ENDS[signal.SIGHUP] = "its terminal was closed"
 
 
 @contextmanager
-def _orderly_termination() -> Iterator[None]:
-    """Has SIGTERM end the program as an interrupt does; the second one kills it."""
+def _orderly_ends(came: list[int]) -> Iterator[None]:
+    """Has the signals of `_ENDS` raise an exception, and adds each that comes to `came`.
+
+    Those that are ignored or handled by somebody else are left alone. Of SIGTERM and SIGHUP the second one
+    kills the program.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise _Terminated
+        came.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)
+        raise _Ended
 
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, end)
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in _ENDS}
+    taken = [number for number, handler in before.items() if handler in usual]
+    if threading.current_thread() is not threading.main_thread():
+        taken = []
+    for number in taken:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in taken:
+            signal.signal(number, before[number])
 
 
 @contextmanager
@@ -155,6 +167,17 @@ def _plain_warnings() -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", CodecMismatchWarning)
         yield
+
+
+def _told(error: BaseException) -> str:
+    """What is said of an error, in one line."""
+    if isinstance(error, SystemExit):  # click's answer to a pipe without a reader
+        error = BrokenPipeError(errno.EPIPE, "", "standard output")
+    if isinstance(error, click.ClickException):
+        return _with_hint(error)
+    if isinstance(error, ImportError):
+        return f"a part of the installation cannot be loaded: {first_line(error)}"
+    return str(explain(error) if isinstance(error, OSError) else error) or "not enough memory"
 
 
 def _with_hint(error: click.ClickException) -> str:

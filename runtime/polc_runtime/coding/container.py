@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BitstreamError, UsageError
-from ..limits import DEFAULT_LIMITS, Limits
+from ..limits import DEFAULT_LIMITS, MAX_SECTIONS, Limits
 from ..sizes import HYPER_STRIDE, LATENT_STRIDE, padded_size
 from .calibration import Calibration
 from .rans import stream_count
@@ -250,8 +250,11 @@ def _check_header(header: Header, limits: Limits) -> None:
 
 def _read_sections(body: bytes) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
-    at = 0
+    at = count = 0
     while at < len(body):
+        count += 1
+        if count > MAX_SECTIONS:
+            raise BitstreamError(f"the file has more than {MAX_SECTIONS} sections")
         kind = body[at]
         length, at = _read_leb128(body, at + 1)
         if length > len(body) - at:

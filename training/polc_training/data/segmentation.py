@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from polc_runtime.errors import DataError, first_line
-from polc_runtime.images import read_image
+from polc_runtime.images import read_image, safe_formats
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
 from polc_runtime.sizes import padded_size
 
@@ -252,7 +252,7 @@ def read_label_map(path: Path, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.in
         DataError: the file cannot be read, is too large, or has another kind of pixels.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=safe_formats()) as image:
             if problem := limits.size_problem(*image.size):
                 raise DataError(f"{path}: {problem}")
             if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
