@@ -61,12 +61,14 @@ class ModelConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
+    def from_dict(cls, data: Any) -> ModelConfig:
         """Reads `to_dict`'s data.
 
         Raises:
-            CheckpointError: a field is unknown or its value is no dimension of a model.
+            CheckpointError: it is no such data, or a field is unknown or no dimension of a model.
         """
+        if not isinstance(data, dict):
+            raise CheckpointError("model dimensions are not usable: expected a value for each name")
         fields = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(data) - fields):
             raise CheckpointError(f"model dimensions hold unknown fields: {', '.join(unknown)}")

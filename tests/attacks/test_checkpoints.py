@@ -124,6 +124,8 @@ def test_a_header_of_extreme_numbers_is_refused(tmp_path, data):
         "[" * 100_000,
         "NaN",
         '{"config": 1e999}',
+        '{"config": 2.0}',
+        '{"config": []}',
         '{"config": {}, "config": {}}',
     ],
 )
