@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import PEAK_KILOBYTES
+from refusals import refused
 
-from polc_runtime import Bundle, BundleError, Codec
+from polc_runtime import Bundle, Codec
 from polc_runtime.bundle import Manifest, find_bundle
 from polc_runtime.coding.tables import EntropyTables
 from polc_runtime.limits import Limits
@@ -30,14 +31,6 @@ def nano(tmp_path):
     """A copy of the packaged bundle."""
     shutil.copytree(find_bundle("nano"), tmp_path / "nano")
     return tmp_path / "nano"
-
-
-def refused(load):
-    with pytest.raises(BundleError) as caught:
-        load()
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 400
-    return message
 
 
 def all_of(folder):

@@ -8,8 +8,9 @@ import shutil
 
 import numpy as np
 import pytest
+from refusals import refused
 
-from polc_runtime import Bundle, BundleError, Codec
+from polc_runtime import Bundle, Codec
 from polc_runtime.bundle import find_bundle
 from polc_runtime.coding.calibration import LEAST_EXPONENT, Tolerances
 from polc_runtime.latent import LatentCoder
@@ -37,14 +38,6 @@ def changed(tmp_path):
         return tmp_path / "nano"
 
     return change
-
-
-def refused(act):
-    with pytest.raises(BundleError) as caught:
-        act()
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 400
-    return message
 
 
 def test_a_latent_of_other_width_than_the_graphs_is_refused(changed):
