@@ -3,8 +3,7 @@
     python tests/fuzz/run_all.py --seconds 1800 --folder build/fuzz
 
 Each target ends after the time, after ten million executions, or with a failure; its log, its corpus and
-the failing input lie in the folder. `--table` only prints the table of what is there. Ends with 1 if a target
-failed.
+the failing input lie in the folder. Ends with 1 if a target failed.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,8 @@ TARGETS = (
     "checkpoint_safetensors", "manifest", "bundle", "tables", "tables_arrays", NATIVE, "rans_binding",
     "rans_streams", "image", "container", "decode", "decode_parts",
 )  # fmt: skip
+CHUNK_SECONDS = 200
+"""Of processor time, after which a target in Python goes on in a fresh process."""
 SANITIZERS = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -38,7 +40,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10_000_000, help="a target")
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "build" / "fuzz")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="count what the folder's logs say was done")
+    parser.add_argument("--table", action="store_true", help="only print the table")
     options = parser.parse_args()
     if unknown := sorted(set(options.targets) - set(TARGETS)):
         parser.error(f"no target is named {unknown[0]}; there are {', '.join(TARGETS)}")
@@ -57,41 +60,60 @@ def main() -> int:
 def run(options: argparse.Namespace, target: str) -> None:
     """Fuzzes one target into its log."""
     log = options.folder / f"{target}.log"
-    command = native(options) if target == NATIVE else python(options, target)
-    with log.open("w") as stream:
-        if command is None:
-            stream.write("skipped: there is no clang++\n")
-            return
+    if not options.resume:
+        log.unlink(missing_ok=True)
+    if not remaining(options, log):
+        return
+    if target != NATIVE:
+        while (left := remaining(options, log)) and not python(options, target, *left, log):
+            pass
+    elif compiler := shutil.which(os.environ.get("CLANGXX", "clang++")):
+        native(options, compiler, log)
+    else:
+        log.write_text("skipped: there is no clang++\n")
+
+
+def remaining(options: argparse.Namespace, log: Path) -> tuple[int, int] | None:
+    """Seconds and executions that a target still needs; None where it has had enough."""
+    facts = read(log.read_text(errors="replace") if log.exists() else "")
+    seconds, runs = options.seconds - (facts["seconds"] or 0), options.runs - (facts["runs"] or 0)
+    return (seconds, runs) if min(seconds, runs) > 0 else None
+
+
+def python(options: argparse.Namespace, target: str, seconds: int, runs: int, log: Path) -> int:
+    """Goes on with a target in Python, in a process of its own; returns the exit code.
+
+    A process ends after a while and the next goes on with the corpus, as atheris leaks.
+    """
+    chunk = log.read_text(errors="replace").count("exit code") if log.exists() else 0
+    arguments = [target, "--seconds", min(seconds, CHUNK_SECONDS), "--runs", runs]
+    arguments += ["--corpus", options.folder / "corpus", "--seed", chunk + 1]
+    return logged([sys.executable, str(HERE / "run.py"), *map(str, arguments)], log)
+
+
+def native(options: argparse.Namespace, compiler: str, log: Path) -> None:
+    """Builds the native coder's target and fuzzes it."""
+    program, corpus = options.folder / NATIVE, options.folder / "corpus" / NATIVE
+    sources = ["-I", str(REPOSITORY / "runtime/csrc"), str(HERE / "rans_fuzzer.cc"), "-o", str(program)]
+    limits = ["-timeout=10", "-rss_limit_mb=1024", "-malloc_limit_mb=1024", "-print_final_stats=1"]
+    amount = [f"-max_total_time={2 * options.seconds}", f"-runs={options.runs}"]  # of wall-clock time
+    if logged([compiler, "-std=c++17", "-O1", "-g", *SANITIZERS, *sources], log) == 0:
+        logged([str(program), *amount, *limits, f"-artifact_prefix={corpus}-", str(corpus)], log)
+
+
+def logged(command: list[str], log: Path) -> int:
+    """Runs a command, adds to the log what it prints and how it ends, and returns the exit code."""
+    with log.open("a") as stream:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         code = subprocess.run(command, stdout=stream, stderr=stream, env=environment).returncode
         stream.write(f"\nexit code {code}\n")
+    return code
 
 
-def python(options: argparse.Namespace, target: str) -> list[str]:
-    """The command of a target in Python."""
-    arguments = [
-        target,
-        "--seconds",
-        options.seconds,
-        "--runs",
-        options.runs,
-        "--corpus",
-        options.folder / "corpus",
-    ]
-    return [sys.executable, str(HERE / "run.py"), *map(str, arguments)]
-
-
-def native(options: argparse.Namespace) -> list[str] | None:
-    """The command of the native coder's target, which it builds; None without clang."""
-    compiler = shutil.which(os.environ.get("CLANGXX", "clang++"))
-    if compiler is None:
-        return None
-    program, corpus = options.folder / NATIVE, options.folder / "corpus" / NATIVE
-    sources = ["-I", str(REPOSITORY / "runtime/csrc"), str(HERE / "rans_fuzzer.cc"), "-o", str(program)]
-    subprocess.run([compiler, "-std=c++17", "-O1", "-g", *SANITIZERS, *sources], check=True)
-    limits = ["-timeout=10", "-rss_limit_mb=1024", "-malloc_limit_mb=1024", "-print_final_stats=1"]
-    amount = [f"-max_total_time={2 * options.seconds}", f"-runs={options.runs}"]  # of wall-clock time
-    return [str(program), *amount, *limits, f"-artifact_prefix={corpus}-", str(corpus)]
+def read(text: str) -> dict[str, int | None]:
+    """What a log says of its processes together; None where it says nothing."""
+    found = {key: re.findall(pattern, text, re.MULTILINE) for key, (pattern, _) in _FACTS.items()}
+    return {key: _FACTS[key][1](map(int, values)) if values else None for key, values in found.items()}
 
 
 def row(log: Path) -> tuple[str, bool]:
@@ -99,26 +121,32 @@ def row(log: Path) -> tuple[str, bool]:
     if not log.exists():
         return "", False
     text = log.read_text(errors="replace")
-    found = {key: re.findall(pattern, text, re.MULTILINE) for key, pattern in _FACTS.items()}
-    facts = {key: matches[-1] if matches else "?" for key, matches in found.items()}
-    result = {"0": "no finding", "?": "not finished"}.get(facts["code"], "**failed**")
+    facts = read(text)
+    result = "**failed**" if facts["code"] else "no finding" if facts["runs"] else "not finished"
     if "no interesting inputs were found" in text:
         result = "**failed**: nothing guides it"
     if text.startswith("skipped"):
         result = text.strip()
-    cells = [facts[key] for key in ("runs", "seconds", "branches", "kept")]
-    line = f"| `{log.stem}` | {' | '.join(cells)} | {facts['peak']} MB | {result} |"
+    found = (facts[key] for key in ("runs", "seconds", "branches", "kept", "peak"))
+    cells = ["?" if value is None else str(value) for value in found]
+    line = f"| `{log.stem}` | {' | '.join(cells)} MB | {result} |"
     return line, result.startswith("**failed**")
 
 
-_FACTS = {
-    "runs": r"(?:executions|stat::number_of_executed_units): (\d+)",
-    "seconds": r"(?:^seconds:|Done \d+ runs in) (\d+)",
-    "branches": r"^#.* cov: (\d+)",
-    "kept": r"^#.* corp: (\d+)/",
-    "peak": r"(?:^peak|stat::peak_rss_mb): +(\d+)",
-    "code": r"exit code (-?\d+)",
+def last(values: Iterable[int]) -> int:
+    """The last of some values."""
+    return list(values)[-1]
+
+
+_FACTS: dict[str, tuple[str, Callable[[Iterable[int]], int]]] = {
+    "runs": (r"(?:executions|stat::number_of_executed_units): (\d+)", sum),
+    "seconds": (r"(?:^seconds:|Done \d+ runs in) (\d+)", sum),
+    "branches": (r"^#.* cov: (\d+)", max),
+    "kept": (r"^#.* corp: (\d+)/", last),
+    "peak": (r"(?:^peak:|stat::peak_rss_mb:) +(\d+)", max),
+    "code": (r"exit code (-?\d+)", last),
 }
+"""What a log says, and how to take what its processes say together."""
 
 
 if __name__ == "__main__":
