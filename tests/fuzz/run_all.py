@@ -144,7 +144,7 @@ _FACTS: dict[str, tuple[str, Callable[[Iterable[int]], int]]] = {
     "branches": (r"^#.* cov: (\d+)", max),
     "kept": (r"^#.* corp: (\d+)/", last),
     "peak": (r"(?:^peak:|stat::peak_rss_mb:) +(\d+)", max),
-    "code": (r"exit code (-?\d+)", last),
+    "code": (r"exit code -?(\d+)", max),
 }
 """What a log says, and how to take what its processes say together."""
 
