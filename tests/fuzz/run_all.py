@@ -58,12 +58,17 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace, target: str) -> None:
-    """Fuzzes one target into its log."""
+    """Fuzzes one target into its log, and says how it ended."""
     log = options.folder / f"{target}.log"
     if not options.resume:
         log.unlink(missing_ok=True)
-    if not remaining(options, log):
-        return
+    if remaining(options, log):
+        fuzz(options, target, log)
+    print(row(log)[0], file=sys.stderr, flush=True)
+
+
+def fuzz(options: argparse.Namespace, target: str, log: Path) -> None:
+    """Fuzzes one target until it has had enough, or fails."""
     if target != NATIVE:
         while (left := remaining(options, log)) and not python(options, target, *left, log):
             pass
