@@ -158,6 +158,22 @@ def test_a_segmentation_is_that_of_a_plain_loop(bench, task_bundle, tmp_path):
     assert document["ignored"] == [3, 11] and document["original"] == {}
 
 
+def test_masks_may_count_classes_from_one(bench, tmp_path):
+    arguments = ("--task", "scenes-1", "--qualities", "4", "--json")
+    _, out, _ = bench("scenes", *arguments, "--ignore-label", "11")
+    for file in (tmp_path / "scenes/masks").iterdir():
+        mask = np.asarray(Image.open(file))
+        put(tmp_path / "scenes/masks" / file.name, Image.fromarray(np.where(mask == 11, 0, mask + 1)))
+    code, again, err = bench("scenes", *arguments, "--reduce-zero-label")
+    assert (code, err) == (0, [])
+    before, after = json.loads(out), json.loads(again)
+    assert after["ignored"] == [0, 255]
+    for key in ("results", "iou", "per_image"):
+        assert after[key] == before[key], key
+    code, _, err = bench("scenes", *arguments)
+    assert code == 2 and "or say --reduce-zero-label" in err[0]
+
+
 def test_the_pytorch_model_agrees(bench, reference, tiny_families, task_bundle):
     for task, stored in (("convnext", "convnext"), ("scenes-1", "pspnet")):
         folder = "pets" if stored == "convnext" else "scenes"

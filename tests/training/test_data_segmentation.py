@@ -17,15 +17,14 @@ from torchvision.transforms import v2
 from polc_runtime.errors import DataError, PolcError
 from polc_training.data.loader import make_loader
 from polc_training.data.segmentation import (
-    ADE20K_LABELS,
-    CAMVID_LABELS,
-    CentralView,
     RandomView,
     SegmentationImages,
     WholeView,
+    label_map,
     listed_pairs,
     paired_folders,
     read_label_map,
+    resized,
 )
 
 CAMVID = SHARED / "data/camvid"
@@ -112,10 +111,12 @@ def test_a_picture_in_colour_or_no_picture_is_no_label_map(tmp_path: Path) -> No
 def test_labels_are_mapped_and_those_of_no_class_refused(tmp_path: Path) -> None:
     save(tmp_path, "1", grey(0, 10, 11, 255))
     pairs = paired_folders(tmp_path)
-    _, labels = SegmentationImages(pairs, WholeView(), 11, CAMVID_LABELS).sample(0, Generator())
+    _, labels = SegmentationImages(pairs, WholeView(), 11, label_map(11, [11])).sample(0, Generator())
     assert labels[0, :4].tolist() == [0, 10, 255, 255]
-    _, labels = SegmentationImages(pairs, WholeView(), 150, ADE20K_LABELS).sample(0, Generator())
-    assert labels[0, :4].tolist() == [255, 9, 10, 255]
+    for classes, ignored, expected in [(150, [], [255, 9, 10, 255]), (11, [10], [255, 255, 10, 255])]:
+        remap = label_map(classes, ignored, reduce_zero_label=True)
+        _, labels = SegmentationImages(pairs, WholeView(), classes, remap).sample(0, Generator())
+        assert labels[0, :4].tolist() == expected
     with pytest.raises(
         DataError, match=r"1\.png: holds the label 11, but the labels of 11 classes are 0\.\.10"
     ):
@@ -206,15 +207,11 @@ def test_random_views_draw_from_their_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [(96, 128), (101, 64)])
-def test_central_views_are_the_centre_of_torchvisions_resize(size: tuple[int, int]) -> None:
+def test_scaling_is_torchvisions(size: tuple[int, int]) -> None:
     picture, labels = blocks(*size)
-    image, cut = CentralView(48)(picture, labels, Generator())
-    scaled = v2.Resize(48, antialias=False)(picture)
-    names = v2.Resize(48, v2.InterpolationMode.NEAREST)(labels[None])[0]
-    top, left = (int((side - 48) / 2) for side in names.shape)
-    assert (image - scaled[:, top : top + 48, left : left + 48]).abs().max() < 1e-6
-    assert torch.equal(cut, names[top : top + 48, left : left + 48])
-    assert image.shape == (3, 48, 48)
+    image, names = resized(picture, labels, [48 * side // min(size) for side in size])
+    assert (image - v2.Resize(48, antialias=False)(picture)).abs().max() < 1e-6
+    assert torch.equal(names, v2.Resize(48, v2.InterpolationMode.NEAREST)(labels[None])[0])
 
 
 def test_whole_views_are_padded_as_the_codec_pads() -> None:
@@ -231,10 +228,10 @@ def test_whole_views_are_padded_as_the_codec_pads() -> None:
 def test_camvid_is_read_with_void_ignored() -> None:
     train, val = (paired_folders(CAMVID, split) for split in ("train", "val"))
     assert (len(train), len(val)) == (367, 101)
-    data = SegmentationImages(train, RandomView(128), 11, CAMVID_LABELS)
+    data = SegmentationImages(train, RandomView(128), 11, label_map(11, [11]))
     here, there = (next(iter(make_loader(data, 4, seed=2, workers=workers))) for workers in (0, 2))
     assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
     assert (here[0].shape, here[1].shape) == ((4, 3, 128, 128), (4, 128, 128))
     assert set(here[1].unique().tolist()) <= {*range(11), 255}
-    whole = next(iter(make_loader(SegmentationImages(val, WholeView(), 11, CAMVID_LABELS), 2)))
+    whole = next(iter(make_loader(SegmentationImages(val, WholeView(), 11, label_map(11, [11])), 2)))
     assert (whole[0].shape, whole[1].shape) == ((2, 3, 384, 512), (2, 384, 512))

@@ -1,6 +1,7 @@
 """The vision commands as a user runs them: pixels, then stage 2, then an export of what they made."""
 
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -80,6 +81,28 @@ def test_a_second_task_joins_the_first(data, classified):
     assert checkpoint.classes == {"pets": CLASSES}
     records = (data / "runs/stage2-seg/log.jsonl").read_text().splitlines()
     assert all(0 <= level["miou"] <= 1 for level in json.loads(records[-1])["levels"])
+
+
+def test_masks_that_count_from_one_train_the_same_model(data, tmp_path):
+    """The masks of `streets` hold 0..11, of which 11 is no class; here those are 1..11, and 0 is none."""
+    shutil.copytree(data / "streets", tmp_path / "streets")
+    for file in (tmp_path / "streets").glob("*/masks/*.png"):
+        mask = np.asarray(Image.open(file))
+        Image.fromarray(np.where(mask == 11, 0, mask + 1).astype(np.uint8)).save(file)
+    trained = []
+    for source, option in [(data, ["--ignore-label", "11"]), (tmp_path, ["--reduce-zero-label"])]:
+        arguments = [
+            "-d",
+            str(source / "streets"),
+            "--save-dir",
+            str(tmp_path),
+            "--tag",
+            option[0].strip("-"),
+        ]
+        arguments += ["--family", "pspnet_mini", "--patch_size", "128", "--batch_size", "2"]
+        assert main(["pixels-seg", *arguments, *COMMON, "--preset", "polc-tiny", *option]) == 0
+        trained.append(read_tensors(tmp_path / arguments[5] / "last.safetensors")[0])
+    assert all(torch.equal(value, trained[1][key]) for key, value in trained[0].items())
 
 
 def test_stage2_without_a_codec_is_one_line(data, capsys):

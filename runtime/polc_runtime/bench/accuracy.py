@@ -27,6 +27,7 @@ class Request:
     limit: int | None
     labels: Path | None
     ignored: tuple[int, ...]
+    reduce_zero_label: bool
     with_pixels: bool
     checkpoint: Path | None
     agreement_with: Path | None
@@ -50,6 +51,7 @@ Examples:
   polc-bench accuracy imagenet/val/ --task convnext_tiny --bundle polc.bundle --limit 1000 --with-pixels
   polc-bench accuracy pictures/ --labels pictures.csv --task convnext_tiny --qualities 1,4,8 --json
   polc-bench accuracy camvid/test/ --task camvid --ignore-label 11 --csv camvid.csv --plot camvid.png
+  polc-bench accuracy ade20k/val/ --task scenes --reduce-zero-label --bundle polc.bundle
   polc-bench accuracy imagenet/val/ --task convnext_tiny --limit 50 --checkpoint convnext.pth.tar
   polc-bench accuracy pictures/ --task cifar10 --backend torch --checkpoint nano.safetensors -o torch.json
   polc-bench accuracy pictures/ --task cifar10 --backend tensorrt --agreement-with torch.json"""
@@ -82,6 +84,11 @@ Examples:
     default=DEFAULT_IGNORED,
     show_default=True,
     help="Pixels of masks with this index do not count. Repeatable; replaces the default.",
+)
+@click.option(
+    "--reduce-zero-label",
+    is_flag=True,
+    help="Masks count classes from 1, and 0 does not count, as ADE20K's do.",
 )
 @click.option(
     "--with-pixels",

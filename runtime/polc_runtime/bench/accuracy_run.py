@@ -74,7 +74,8 @@ def _evaluate(request: Request, codec: Codec, task: Task, samples: Samples) -> E
     earlier = None
     if request.agreement_with is not None:
         earlier = Earlier.read(request.agreement_with, task, codec.bundle.manifest.codec_id.hex())
-    evaluation = Evaluation(codec, task, qualities, ways, request.ignored, earlier)
+    first_class = int(request.reduce_zero_label)
+    evaluation = Evaluation(codec, task, qualities, ways, request.ignored, first_class, earlier)
     names = picture_names([sample.source for sample in samples.samples])
     verbose = request.reporting.verbose
     with_bar = bar_wanted(len(samples.samples), verbose)
@@ -116,7 +117,7 @@ def _document(evaluation: Evaluation, samples: Samples) -> Document:
     }
     if task.kind == SEGMENTATION:
         document["iou"] = {way: by_class(task.classes, found) for way, found in evaluation.totals.items()}
-        document["ignored"] = sorted(evaluation.ignored)
+        document["ignored"] = sorted({*evaluation.ignored, *range(evaluation.first_class)})
     return {**document, "per_image": [result.to_dict() for result in evaluation.images]}
 
 

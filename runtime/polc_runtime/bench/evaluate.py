@@ -70,6 +70,7 @@ class Evaluation:
         qualities: at which.
         ways: of predicting, by name.
         ignored: indexes in masks that do not count.
+        first_class: index of the first class in masks; smaller ones do not count.
         earlier: predictions of an earlier run, to compare those from latents with.
         images: each picture's own figures.
         failures: pictures that are left out.
@@ -80,6 +81,7 @@ class Evaluation:
     qualities: Sequence[float]
     ways: Mapping[str, Predict]
     ignored: Collection[int] = ()
+    first_class: int = 0
     earlier: Earlier | None = None
     images: list[ImageResult] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -139,7 +141,8 @@ class Evaluation:
     def _truth(self, sample: Sample, pixels: Pixels) -> Truth:
         if sample.mask is None:
             return np.array(sample.label, np.int64)
-        return read_mask(sample.mask, (pixels.shape[0], pixels.shape[1]), self.task, self.ignored)
+        size = pixels.shape[0], pixels.shape[1]
+        return read_mask(sample.mask, size, self.task, self.ignored, self.first_class)
 
     def _at_all_qualities(
         self, pixels: Pixels, truth: Truth

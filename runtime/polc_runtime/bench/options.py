@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ..cli.options import Decorator
 from ..errors import UsageError
 from ..files import Target
-
-Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
 
 def numbers(value: str) -> tuple[float, ...]:

@@ -80,7 +80,9 @@ def find_samples(folder: Path, task: Task, labels: Path | None = None) -> Sample
     return _in_class_folders(folder, task) if labels is None else _listed(folder, labels, task)
 
 
-def read_mask(path: Path, size: tuple[int, int], task: Task, ignored: Collection[int]) -> Truth:
+def read_mask(
+    path: Path, size: tuple[int, int], task: Task, ignored: Collection[int], first: int = 0
+) -> Truth:
     """The classes of a picture's pixels, resized and cut as the task's preprocessing does to the picture.
 
     Args:
@@ -88,6 +90,7 @@ def read_mask(path: Path, size: tuple[int, int], task: Task, ignored: Collection
         size: height and width of the picture before preprocessing.
         task: says what is done, and how many classes there are.
         ignored: indexes of pixels that do not count.
+        first: index of the first class; pixels of smaller ones do not count.
 
     Returns:
         Classes, `NO_CLASS` where ignored, [H',W'].
@@ -102,11 +105,13 @@ def read_mask(path: Path, size: tuple[int, int], task: Task, ignored: Collection
         )
     steps: Preprocessing = replace(task.preprocessing, interpolation="nearest")
     indexes = preprocess(np.repeat(indexes[..., None], 3, 2), steps)[..., 0]
-    truth = np.where(np.isin(indexes, list(ignored)), NO_CLASS, indexes.astype(np.int64))
+    unlabelled = np.isin(indexes, list(ignored)) | (indexes < first)
+    truth = np.where(unlabelled, NO_CLASS, indexes.astype(np.int64) - first)
     if (largest := int(truth.max())) >= len(task.classes):
         raise ImageError(
-            f"{path}: holds {largest}, the task {task.name} has classes 0 to {len(task.classes) - 1}; "
-            f"leave it out with --ignore-label {largest}"
+            f"{path}: holds {largest + first}, the task {task.name} has classes {first} to "
+            f"{len(task.classes) - 1 + first}; leave it out with --ignore-label {largest + first}"
+            + ("" if first else ", or say --reduce-zero-label if masks count from 1")
         )
     return truth
 

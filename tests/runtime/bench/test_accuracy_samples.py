@@ -149,9 +149,19 @@ def test_a_mask_holds_classes_and_ignored_pixels(tmp_path, palette):
     assert read_mask(path, (2, 3), SCENES, (0, 254, 255)).tolist() == [[-1, 1, 2], [-1, -1, -1]]
 
 
+def test_a_mask_may_count_classes_from_one(tmp_path):
+    path = save(tmp_path / "mask.png", np.array([[0, 1, 2, 3, 255]], np.uint8))
+    assert read_mask(path, (1, 5), SCENES, (255,), first=1).tolist() == [[-1, 0, 1, 2, -1]]
+    assert read_mask(path, (1, 5), SCENES, (2, 255), first=1).tolist() == [[-1, 0, -1, 2, -1]]
+    with pytest.raises(ImageError, match="holds 255, the task scenes has classes 1 to 3; .* 255$"):
+        read_mask(path, (1, 5), SCENES, (), first=1)
+
+
 def test_a_mask_that_does_not_fit_is_one_error(tmp_path):
     path = save(tmp_path / "mask.png", np.array([[0, 7]], np.uint8))
-    with pytest.raises(ImageError, match="holds 7, the task scenes has classes 0 to 2; .* --ignore-label 7"):
+    with pytest.raises(
+        ImageError, match="holds 7, the task scenes has classes 0 to 2; .* --ignore-label 7, or say --reduce"
+    ):
         read_mask(path, (1, 2), SCENES, (255,))
     with pytest.raises(ImageError, match="mask.png: has 2x1 pixels, its picture 3x1"):
         read_mask(path, (1, 3), SCENES, (7,))

@@ -28,6 +28,7 @@ from ..data.segmentation import (
     RandomView,
     SegmentationImages,
     WholeView,
+    label_map,
     listed_pairs,
     paired_folders,
 )
@@ -68,6 +69,7 @@ class VisionOptions:
     classes: int | None
     augmentation: str
     ignore_labels: tuple[int, ...]
+    reduce_zero_label: bool
 
 
 def vision_options(kind: str) -> Decorator:
@@ -98,6 +100,11 @@ def vision_options(kind: str) -> Decorator:
             type=click.IntRange(0, 65535),
             multiple=True,
             help="Of a segmentation: a label in the masks that means no class, as 255 does; may repeat.",
+        ),
+        "reduce_zero_label": click.option(
+            "--reduce-zero-label",
+            is_flag=True,
+            help="Of a segmentation: masks count classes from 1, and 0 means no class, as in ADE20K.",
         ),
     }
 
@@ -134,7 +141,7 @@ def _classification(run: RunOptions, vision: VisionOptions, family: Family) -> V
 
 def _segmentation(run: RunOptions, vision: VisionOptions, family: Family) -> VisionData:
     classes = vision.classes or family.classes
-    remap = dict.fromkeys(vision.ignore_labels, IGNORE)
+    remap = label_map(classes, vision.ignore_labels, vision.reduce_zero_label)
     source = run.dataset[0]
     pairs = listed_pairs(source) if source.is_file() else paired_folders(source, "train")
     train = SegmentationImages(pairs, RandomView(run.patch_size), classes, remap)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,6 @@ IGNORE = 255
 
 MEAN = (0.485, 0.456, 0.406)
 """Colour of what lies outside an image: ImageNet's mean."""
-
-ADE20K_LABELS = {0: IGNORE, **{label: label - 1 for label in range(1, 151)}}
-"""Of ADE20K's files as they are published: 0 is what no class names."""
-
-CAMVID_LABELS = {11: IGNORE}
-"""Of CamVid's files with 11 classes: 11 is void."""
 
 _MAX_LABEL = 65535
 
@@ -135,25 +129,6 @@ class RandomView:
 
 
 @dataclass(frozen=True)
-class CentralView:
-    """Evaluation as the official stage 2 does it: the shorter side scaled to a length, and the centre cut.
-
-    Attributes:
-        size: that length, and the side of the square.
-    """
-
-    size: int = 512
-
-    def __call__(self, image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """float32 [3,h,w] and int64 [h,w] -> float32 [3,size,size] and int64 [size,size]."""
-        shorter = min(labels.shape)
-        image, labels = resized(image, labels, [self.size * side // shorter for side in labels.shape])
-        top, left = ((side - self.size) // 2 for side in labels.shape)
-        rows, columns = slice(top, top + self.size), slice(left, left + self.size)
-        return image[:, rows, columns], labels[rows, columns]
-
-
-@dataclass(frozen=True)
 class WholeView:
     """Evaluation on whole images, padded on the right and below as the codec pads them.
 
@@ -202,7 +177,7 @@ class SegmentationImages:
             pairs: files of images and label maps.
             transform: what to make of each pair.
             classes: how many there are; labels are 0..classes-1, after `labels`.
-            labels: what to make of some of the labels in the files, 0..65535, such as `CAMVID_LABELS`.
+            labels: what to make of some of the labels in the files, 0..65535, see `label_map`.
             ignore: label, after `labels`, of pixels that do not count.
             limits: bounds on an image's size.
 
@@ -240,9 +215,23 @@ class SegmentationImages:
         if wrong.size:
             raise DataError(
                 f"{path}: holds the label {wrong[0]}, but the labels of {self.classes} classes are "
-                f"0..{self.classes - 1}, and {self.ignore} for pixels to ignore; say what to make of it"
+                f"0..{self.classes - 1}, and {self.ignore} for pixels to ignore; say what to make of it by "
+                "--ignore-label or --reduce-zero-label"
             )
         return labels
+
+
+def label_map(classes: int, ignored: Iterable[int] = (), reduce_zero_label: bool = False) -> dict[int, int]:
+    """What to make of the labels in files, for `SegmentationImages`.
+
+    Args:
+        classes: how many there are.
+        ignored: labels in the files of pixels that do not count, besides `IGNORE`.
+        reduce_zero_label: whether files count classes from 1, and 0 does not count, as ADE20K's do.
+    """
+    shifted = {label: label - 1 for label in range(1, classes + 1)} if reduce_zero_label else {}
+    unlabelled = (0,) if reduce_zero_label else ()
+    return shifted | dict.fromkeys((*unlabelled, IGNORE, *ignored), IGNORE)
 
 
 def read_label_map(path: Path, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.int64]:
