@@ -147,7 +147,10 @@ def _checkpoints() -> dict[str, list[bytes]]:
     torch.save({"state_dict": tensors}, old, _use_new_zipfile_serialization=False)
     return {
         "checkpoint_safetensors": [ours, save(tensors)],
-        "checkpoint_header": [ours[8 : 8 + length]],
+        "checkpoint_header": [
+            ours[8 : 8 + length],
+            b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,-4]}}',
+        ],
         "checkpoint_metadata": [document.encode()],
         "checkpoint_torch": [buffer.getvalue(), old.getvalue()],
         "checkpoint_pickle": [pickled],

@@ -259,7 +259,7 @@ def _announced(header: bytes) -> int:
     """Bytes of tensors that a safetensors header speaks of: another number would be refused at once."""
     try:
         ends = [entry["data_offsets"][1] for entry in json.loads(header).values() if "data_offsets" in entry]
-        return max((end for end in ends if isinstance(end, int)), default=0)
+        return max((end for end in ends if isinstance(end, int) and end > 0), default=0)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
         return 0
 
