@@ -153,6 +153,7 @@ def test_a_mask_may_count_classes_from_one(tmp_path):
     path = save(tmp_path / "mask.png", np.array([[0, 1, 2, 3, 255]], np.uint8))
     assert read_mask(path, (1, 5), SCENES, (255,), first=1).tolist() == [[-1, 0, 1, 2, -1]]
     assert read_mask(path, (1, 5), SCENES, (2, 255), first=1).tolist() == [[-1, 0, -1, 2, -1]]
+    assert read_mask(path, (1, 5), SCENES, (255,), first=2).tolist() == [[-1, -1, 0, 1, -1]]
     with pytest.raises(ImageError, match="holds 255, the task scenes has classes 1 to 3; .* 255$"):
         read_mask(path, (1, 5), SCENES, (), first=1)
 
