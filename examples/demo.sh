@@ -4,6 +4,7 @@
 #   polc-base, polc-tiny: weights by formula -> checkpoint -> bundle -> .polc file -> picture.
 set -eu
 preset=${1:-nano}
+tests=$(cd "$(dirname "$0")/../tests" && pwd)
 mkdir -p demo
 cd demo
 
@@ -16,8 +17,8 @@ else
     bundle="$preset.bundle"
     echo "== A checkpoint with weights by formula. They are not trained: the pictures mean nothing,"
     echo "== but every number below (bytes, bits per pixel, times, errors) is real."
-    python -m polc.formula "$preset" "$preset.safetensors"
-    echo "== Export: twelve ONNX graphs, each compared with PyTorch."
+    python "$tests/formula.py" "$preset" "$preset.safetensors"
+    echo "== Export: thirteen ONNX graphs, each compared with PyTorch."
     polc-export --stage1 "$preset.safetensors" --out "$bundle" --force
 fi
 

@@ -2,12 +2,12 @@
 
 from polc_runtime.errors import CheckpointError, PolcError
 
-from .adapter import LatentAdapter
 from .attention import KERNELS, NeighborhoodAttention2d, na2d, set_attention_kernel
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_official
-from .codec import Codec, CodecOutput
+from .families.tinylic.adapter import LatentAdapter
+from .families.tinylic.codec import Codec, CodecOutput
+from .families.tinylic.presets import PRESETS, ModelConfig, preset
 from .identity import codec_id, fingerprint
-from .presets import PRESETS, ModelConfig, preset
 from .tasks import FAMILIES, Family, TaskModel, class_names, imagenet_classes
 
 __all__ = [

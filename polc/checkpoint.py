@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from polc_runtime.coding.tables import CdfTable, EntropyTables
+from polc_runtime.bitstream.tables import CdfTable, EntropyTables
 from polc_runtime.errors import BundleError, CheckpointError, first_line
-from polc_runtime.files import write_file
+from polc_runtime.files.outputs import write_file
 
-from .codec import Codec
-from .keymap import modern_prior_keys, official_key, to_official
-from .layout import infer_config
-from .presets import ModelConfig
+from .families.tinylic.codec import Codec
+from .families.tinylic.keymap import modern_prior_keys, official_key, to_official
+from .families.tinylic.layout import infer_config
+from .families.tinylic.presets import ModelConfig
 from .tables import largest_difference, make_tables
 from .tasks.labels import check_class_names
 from .tasks.model import TaskModel

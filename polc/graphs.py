@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from polc_runtime.bitstream.geometry import LATENT_STRIDE
 from polc_runtime.bundle import Axes
-from polc_runtime.sizes import LATENT_STRIDE
 
-from .codec import Codec
+from .families.tinylic.codec import Codec
 from .tasks.model import TaskModel
 from .tasks.registry import check_task_name
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polc_runtime.coding.tables import CdfTable, EntropyTables
+from polc_runtime.bitstream.tables import CdfTable, EntropyTables
 
-from .codec import Codec
-from .keymap import to_official
+from .families.tinylic.codec import Codec
+from .families.tinylic.keymap import to_official
 
 DECODING_PREFIXES = ("InverseHyperGain", "h_s", "sc_transform_", "cc_transforms.", "entropy_parameters_")
 """Official names of the weights that decide how symbols decode."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfc, expit, ndtri
 
-from polc_runtime.coding.tables import CdfTable, EntropyTables
+from polc_runtime.bitstream.tables import CdfTable, EntropyTables
 
 PRECISION = 16
 TAIL_MASS = 1e-9

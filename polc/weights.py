@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from polc_runtime.bundle.fields import parse_json
 from polc_runtime.errors import CheckpointError, first_line
 
-from .keymap import from_official, official_key
+from .families.tinylic.keymap import from_official, official_key
 
 METADATA_KEY = "polc"
 COUNTER = ".num_batches_tracked"

@@ -43,8 +43,7 @@ def kodak() -> Path:
 def official_checkpoint(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The full-size model with formula weights and golden tables, in the official layout."""
     import torch
-
-    from polc.formula import formula_tensor
+    from formula import formula_tensor
 
     keys = json.loads((golden / "state_keys.json").read_text())["TinyLICVR"]
     tables = np.load(golden / "entropy_tables.npz")
@@ -84,8 +83,9 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 @pytest.fixture(scope="session")
 def tiny_checkpoint(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A very small codec with formula weights, in this project's layout."""
+    from formula import formula_codec
+
     from polc import preset, save_checkpoint
-    from polc.formula import formula_codec
 
     def make(folder: Path) -> None:
         save_checkpoint(
@@ -140,8 +140,7 @@ def stage2_checkpoint(
 ) -> Callable[[str], Path]:
     """Writes the official stage-2 checkpoint of a golden file: formula weights, the full-size codec."""
     import torch
-
-    from polc.formula import formula_tensor
+    from formula import formula_tensor
 
     folder = tmp_path_factory.mktemp("stage2")
     layouts = json.loads((golden / "state_keys.json").read_text())
@@ -202,8 +201,9 @@ def tiny_families() -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def tiny_stage2_checkpoint(tiny_families: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A very small codec with a classification and a segmentation task, in this project's layout."""
+    from formula import formula_codec, formula_task
+
     from polc import preset, save_checkpoint
-    from polc.formula import formula_codec, formula_task
 
     path = tmp_path_factory.mktemp("tiny_stage2") / "tiny_stage2.safetensors"
     config = preset("polc-tiny")
@@ -225,8 +225,9 @@ def task_export(
 
 
 def _export_tasks(folder: Path, codec: Path) -> None:
+    from formula import formula_codec, formula_task
+
     from polc import preset, save_checkpoint
-    from polc.formula import formula_codec, formula_task
     from polc_export.cli import main
 
     bundle, config = folder / "tasks.bundle", preset("polc-tiny")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from polc_runtime.coding.container import Container, Header, join_streams, quality_code, symbol_checksum
-from polc_runtime.coding.schedule import gather, scatter
-from polc_runtime.images import read_image, to_tensor
-from polc_runtime.latent import LatentCoder
+from polc_runtime.bitstream.container import Container, Header, join_streams, quality_code, symbol_checksum
+from polc_runtime.bitstream.schedule import gather, scatter
+from polc_runtime.codec.latent import LatentCoder
+from polc_runtime.pictures.images import read_image, to_tensor
 
 CASES = ("kodim05_q1", "kodim05_q3", "kodim05_q5.5", "kodim05_q8", "kodim05b_q3", "kodim05b_q8")
 TOLERANCE = 1e-4

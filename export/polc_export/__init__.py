@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .export import ExportOptions, ExportResult, default_bundle_path, export_bundle
     from .extend import extend_bundle
+    from .formats import Variants
     from .tasks import Stage2, TaskOptions
-    from .variants import Variants
 
 _HOMES = {
     "ExportOptions": "export",
     "ExportResult": "export",
     "Stage2": "tasks",
     "TaskOptions": "tasks",
-    "Variants": "variants",
+    "Variants": "formats",
     "default_bundle_path": "export",
     "export_bundle": "export",
     "extend_bundle": "extend",

@@ -16,9 +16,9 @@ from pathlib import Path
 from polc_runtime import Bundle
 from polc_runtime.bundle import Manifest
 from polc_runtime.errors import ExportError
-from polc_runtime.temporary import replace_folder, temporary_folder
+from polc_runtime.files.temporary import replace_folder, temporary_folder
 
-from .checks import Check
+from .validation.checks import Check
 
 TOOLS = ("polc", "torch", "onnx", "onnxscript", "onnxruntime", "compressai", "numpy", "timm")
 GRAPHS = "graphs"

@@ -16,15 +16,15 @@ from polc_runtime.cli.console import say
 from polc_runtime.cli.program import HELP, run_program, version_option
 from polc_runtime.errors import UsageError
 
-from .opsets import DEFAULT_OPSET, OPSETS
+from .onnx.opsets import DEFAULT_OPSET, OPSETS
 from .tensorrt import EngineOptions, engine_options
 
 if TYPE_CHECKING:
     from polc_runtime import Bundle
 
-    from .checks import Check, Report
     from .export import ExportOptions
-    from .variants import Variants
+    from .formats import Variants
+    from .validation.checks import Check, Report
 
     Made = tuple[Bundle, tuple[Check, ...]]
 
@@ -218,7 +218,7 @@ def _only_variants(
 
 
 def _variants(formats: tuple[str, ...], precisions: tuple[str, ...]) -> Variants:
-    from .variants import Variants
+    from .formats import Variants
 
     return Variants("fp16" in precisions, "tensorrt" in formats)
 

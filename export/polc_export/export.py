@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polc import Checkpoint, Codec, codec_id, load_checkpoint
+from polc.backends.torchscript import TorchScriptBackend
 from polc.graphs import codec_graphs
-from polc.torchscript_backend import TorchScriptBackend
 from polc_runtime import Bundle
 from polc_runtime.backends import BackendOptions
 from polc_runtime.bundle import Manifest
 from polc_runtime.errors import UsageError
-from polc_runtime.images import Pixels
+from polc_runtime.pictures.images import Pixels
 
 from .bundle_folder import appearing, check_target, copy_bundle, write_manifest
-from .checks import Check, Report, passed, sample_photo
-from .opsets import DEFAULT_OPSET
+from .formats import Variants, add_variants
+from .onnx.opsets import DEFAULT_OPSET
 from .tasks import Stage2, TaskExport, TaskOptions, load_stage2, task_exports
-from .tolerances import measure_tolerances
-from .validate import validate
-from .validate_tasks import validate_tasks
-from .validate_variants import validate_variants
-from .variants import Variants, add_variants
+from .validation.checks import Check, Report, passed, sample_photo
+from .validation.codec import validate
+from .validation.formats import validate_variants
+from .validation.tasks import validate_tasks
+from .validation.tolerances import measure_tolerances
 from .writer import add_tasks, add_torchscript, write_bundle
 
 

@@ -9,8 +9,8 @@ from polc_runtime import Bundle
 from polc_runtime.errors import ExportError
 
 from .bundle_folder import appearing, check_target, copy_bundle, write_manifest
-from .checks import Check, Report, passed, sample_photo
-from .variants import INSTALL, Variants, add_variants, complete
+from .formats import INSTALL, Variants, add_variants, complete
+from .validation.checks import Check, Report, passed, sample_photo
 
 
 def extend_bundle(
@@ -56,7 +56,7 @@ def extend_bundle(
         manifest, added = add_variants(folder, manifest, wanted, report)
         if pixels is not None and added:
             try:
-                from .validate_variants import validate_variants
+                from .validation.formats import validate_variants
             except ImportError as error:
                 raise ExportError(
                     f"{error.name}, which the variants are compared in, is not installed: {INSTALL}, or pass "

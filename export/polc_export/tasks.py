@@ -11,7 +11,7 @@ from polc.graphs import GraphSpec, task_graphs
 from polc_runtime.bundle import Task
 from polc_runtime.bundle.tasks import MAX_NAME
 from polc_runtime.errors import CheckpointError, UsageError
-from polc_runtime.files import explain
+from polc_runtime.files.inputs import explain
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from polc import set_attention_kernel
 from polc.graphs import GraphSpec
 from polc_runtime.errors import ExportError, first_line
 
-from .onnx_graph import example_inputs
+from .onnx.graph import example_inputs
 
 FACTS_FILE = "polc.json"
 """Name of the extra file inside each archive: the graph's inputs and outputs, and facts of its codec."""

@@ -12,15 +12,15 @@ import onnx
 
 from polc import Codec, codec_id, fingerprint
 from polc.graphs import GraphSpec, codec_graphs
+from polc_runtime.bitstream.tables import EntropyTables
 from polc_runtime.bundle import FORMATS, TORCHSCRIPT, GraphFile, Manifest, StoredFile
-from polc_runtime.coding.tables import EntropyTables
 
 from .bundle_folder import GRAPHS, sha256, tools, write_manifest
-from .checks import Report
-from .onnx_graph import export_graph
-from .opsets import DEFAULT_OPSET
+from .onnx.graph import export_graph
+from .onnx.opsets import DEFAULT_OPSET
 from .tasks import TaskExport
 from .torchscript import write_torchscript
+from .validation.checks import Report
 
 ENTROPY_FILE = "entropy.npz"
 

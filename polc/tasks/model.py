@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..adapter import LatentAdapter
-from ..presets import ModelConfig
+from ..families.tinylic.adapter import LatentAdapter
+from ..families.tinylic.presets import ModelConfig
 from .pretrained import load_pretrained
 from .registry import Family
 from .registry import family as family_named

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from polc_runtime.bitstream.geometry import PAD_LEAST
 from polc_runtime.bundle import Preprocessing, SizeRule
 from polc_runtime.errors import CheckpointError
-from polc_runtime.sizes import PAD_LEAST
 
 from .architectures import ARCHITECTURES, Architecture
 from .pspnet import WIDTHS

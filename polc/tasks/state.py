@@ -9,7 +9,7 @@ from torch import Tensor
 from polc_runtime.errors import CheckpointError
 from polc_runtime.limits import MAX_WIDTH
 
-from ..presets import ModelConfig
+from ..families.tinylic.presets import ModelConfig
 from ..weights import fill, fill_official, persistent
 from .model import TaskModel
 from .registry import Family, infer_family

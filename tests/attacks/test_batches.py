@@ -18,7 +18,7 @@ from PIL import Image
 
 from polc_runtime import Codec
 from polc_runtime.bundle import find_bundle
-from polc_runtime.temporary import temporary_file, temporary_folder
+from polc_runtime.files.temporary import temporary_file, temporary_folder
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("POLC_")}
 COMMAND = [sys.executable, "-m", "polc_runtime"]
@@ -123,7 +123,7 @@ def test_measuring_goes_on_past_bad_pictures_and_lists_them_at_the_end(polc, tmp
     (tmp_path / "in/0.png").write_bytes(b"no image")
     Image.fromarray(picture(1, 192)).save(tmp_path / "in/1.png")
     (tmp_path / "in/2.png").write_bytes((tmp_path / "in/1.png").read_bytes()[:-500])
-    command = [sys.executable, "-c", "import sys; from polc_runtime.bench.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from polc_runtime.cli.bench import main; sys.exit(main())"]
     done = polc("agreement", "in", "-o", "out.json", command=command)
     assert done.returncode == 2
     assert [line.split(": ")[2] for line in errors(done)] == ["in/0.png", "in/2.png"]
@@ -247,7 +247,7 @@ def test_a_run_that_is_ended_at_any_moment_loses_nothing(inputs, codec, polc, nu
 HOLD = """
 import sys, time
 from pathlib import Path
-from polc_runtime.temporary import temporary_file, temporary_folder
+from polc_runtime.files.temporary import temporary_file, temporary_folder
 with temporary_file(Path(sys.argv[1])) as (file, stream), temporary_folder(Path(sys.argv[1])) as folder:
     (folder / "inside").touch()
     print(file.name, folder.name, flush=True)
@@ -257,7 +257,7 @@ with temporary_file(Path(sys.argv[1])) as (file, stream), temporary_folder(Path(
 CLEAR = """
 import sys
 from pathlib import Path
-from polc_runtime.temporary import clear_leftovers
+from polc_runtime.files.temporary import clear_leftovers
 clear_leftovers(Path(sys.argv[1]))
 """
 

@@ -21,8 +21,8 @@ from commands import PEAK_KILOBYTES
 from refusals import refused
 
 from polc_runtime import Bundle, Codec
+from polc_runtime.bitstream.tables import EntropyTables
 from polc_runtime.bundle import Manifest, find_bundle
-from polc_runtime.coding.tables import EntropyTables
 from polc_runtime.limits import Limits
 
 

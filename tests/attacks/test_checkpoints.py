@@ -22,7 +22,7 @@ from safetensors.torch import save  # noqa: E402
 
 from polc import load_checkpoint, preset  # noqa: E402
 from polc.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from polc.codec import Codec  # noqa: E402
+from polc.families.tinylic.codec import Codec  # noqa: E402
 
 TENSORS = {"g_a0.weight": torch.zeros(2, 3)}
 

@@ -11,9 +11,9 @@ import pytest
 from refusals import refused
 
 from polc_runtime import Bundle, Codec
+from polc_runtime.bitstream.calibration import LEAST_EXPONENT, Tolerances
 from polc_runtime.bundle import find_bundle
-from polc_runtime.coding.calibration import LEAST_EXPONENT, Tolerances
-from polc_runtime.latent import LatentCoder
+from polc_runtime.codec.latent import LatentCoder
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
 OF_A_FILE = ("file", "sha256", "inputs", "outputs")

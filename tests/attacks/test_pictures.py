@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from polc_runtime.errors import DataError, ImageError
-from polc_runtime.images import read_image
+from polc_runtime.pictures.images import read_image
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpage\n%%EOF\n"
 

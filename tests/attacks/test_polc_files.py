@@ -15,7 +15,7 @@ import pytest
 from commands import PEAK_KILOBYTES
 
 from polc_runtime import BitstreamError, Codec, UsageError
-from polc_runtime.coding.container import Container
+from polc_runtime.bitstream.container import Container
 from polc_runtime.limits import Limits
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("POLC_")}

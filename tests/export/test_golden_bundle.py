@@ -7,8 +7,8 @@ from golden_checks import ALL, CASES, Case
 from polc import Checkpoint, load_checkpoint
 from polc.tables import largest_difference
 from polc_runtime import Codec
-from polc_runtime.coding import rans
-from polc_runtime.latent import LatentCoder
+from polc_runtime.bitstream import rans
+from polc_runtime.codec.latent import LatentCoder
 
 pytestmark = pytest.mark.slow
 

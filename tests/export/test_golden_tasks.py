@@ -8,11 +8,11 @@ from golden_checks import GOLDEN_TASKS
 from polc import load_checkpoint
 from polc.graphs import task_graphs
 from polc_export import Stage2, export_bundle
-from polc_export.onnx_graph import export_graph
-from polc_export.opsets import DEFAULT_OPSET
+from polc_export.onnx.graph import export_graph
+from polc_export.onnx.opsets import DEFAULT_OPSET
 from polc_runtime import Codec
-from polc_runtime.coding.container import Header
-from polc_runtime.latent import Decoded
+from polc_runtime.bitstream.container import Header
+from polc_runtime.codec.latent import Decoded
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-3

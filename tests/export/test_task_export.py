@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from formula import formula_codec, formula_task
 
 from polc import Checkpoint, TaskModel, codec_id, load_checkpoint, preset, save_checkpoint
-from polc.formula import formula_codec, formula_task
 from polc_export import Stage2, TaskOptions, export_bundle
-from polc_export.checks import TOLERANCE, Checks, sample_photo
 from polc_export.cli import main
 from polc_export.tasks import TaskExport, task_exports
-from polc_export.validate_tasks import CASES, differing, fitting_cases, validate_tasks
-from polc_runtime import Bundle, CheckpointError, ExportError, temporary
+from polc_export.validation.checks import TOLERANCE, Checks, sample_photo
+from polc_export.validation.tasks import CASES, differing, fitting_cases, validate_tasks
+from polc_runtime import Bundle, CheckpointError, ExportError
 from polc_runtime.bundle import SizeRule
+from polc_runtime.files import temporary
 
 
 def manifest_of(bundle):
@@ -94,7 +95,7 @@ def test_task_graphs_carry_the_codecs_facts_and_no_path_of_the_machine(task_bund
 
 
 def test_other_weights_than_the_bundles_fail_the_validation(task_bundle, monkeypatch):
-    monkeypatch.setattr("polc_export.validate_tasks.CASES", CASES[:2])
+    monkeypatch.setattr("polc_export.validation.tasks.CASES", CASES[:2])
     bundle = Bundle.load(task_bundle)
     checkpoint = load_checkpoint(task_bundle.with_name("pspnet.safetensors"))
     model = checkpoint.tasks["pspnet"]

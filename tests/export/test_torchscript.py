@@ -8,11 +8,11 @@ import zipfile
 
 import pytest
 import torch
+from formula import formula_codec, formula_task
 
 from polc import preset
-from polc.formula import formula_codec, formula_task
 from polc.graphs import codec_graphs, task_graphs
-from polc_export.onnx_graph import EXAMPLE_SIZES
+from polc_export.onnx.graph import EXAMPLE_SIZES
 from polc_export.torchscript import FACTS_FILE, trace_graph, write_torchscript
 
 GRAPHS = ["analysis", "hyper_analysis", "hyper_synthesis", *(f"context_{i}" for i in range(9)), "synthesis"]

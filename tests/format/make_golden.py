@@ -26,9 +26,9 @@ from golden_format import (
 )
 
 from polc_runtime import Codec
-from polc_runtime.coding.calibration import CalibrationWriter, Decisions, Edges, Tolerances
-from polc_runtime.coding.container import Container
-from polc_runtime.coding.retrieval import build
+from polc_runtime.bitstream.calibration import CalibrationWriter, Decisions, Edges, Tolerances
+from polc_runtime.bitstream.container import Container
+from polc_runtime.bitstream.retrieval import build
 
 Picture = np.ndarray
 ROBUST = (11,) * 9

@@ -15,7 +15,7 @@ from golden_format import FOLDER, golden_file, load_record, polc_symbols, symbol
 from plain_encoder import seal
 
 from polc_runtime import Codec
-from polc_runtime.coding.container import Container
+from polc_runtime.bitstream.container import Container
 from polc_runtime.errors import CodecMismatchWarning
 
 RECORD = load_record()

@@ -11,11 +11,11 @@ import plain_encoder
 import pytest
 from golden_format import load_record, symbol_hash
 
-from polc_runtime.coding import rans, retrieval
-from polc_runtime.coding.calibration import Calibration, Decisions, Edges
-from polc_runtime.coding.container import join_streams, split_streams
-from polc_runtime.coding.schedule import gather, schedule
-from polc_runtime.coding.tables import CdfTable
+from polc_runtime.bitstream import rans, retrieval
+from polc_runtime.bitstream.calibration import Calibration, Decisions, Edges
+from polc_runtime.bitstream.container import join_streams, split_streams
+from polc_runtime.bitstream.schedule import gather, schedule
+from polc_runtime.bitstream.tables import CdfTable
 from polc_runtime.errors import BitstreamError
 
 RECORD = load_record()

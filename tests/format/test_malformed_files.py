@@ -12,7 +12,7 @@ from golden_format import golden_file
 from plain_encoder import join, leb128, seal, section
 
 from polc_runtime import Codec
-from polc_runtime.coding.container import Container
+from polc_runtime.bitstream.container import Container
 from polc_runtime.errors import BitstreamError
 
 DATA = golden_file("nano-1x1")

@@ -1,4 +1,4 @@
-// libFuzzer target for runtime/csrc/rans.h: any tables, row indexes and stream end in symbols or in Error.
+// libFuzzer target for runtime/csrc/coder/rans.h: any tables, row indexes and stream end in symbols or in Error.
 //
 //     clang++ -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 //         -I runtime/csrc tests/fuzz/rans_fuzzer.cc -o rans_fuzzer

@@ -21,10 +21,10 @@ from PIL import Image
 from small_codec import small_codec, small_manifest, small_tables
 from targets import ARRAYS, ENTROPY_HASH, seed_file
 
+from polc_runtime.bitstream import rans
+from polc_runtime.bitstream.container import Container
 from polc_runtime.bundle import Bundle
-from polc_runtime.coding import rans
-from polc_runtime.coding.container import Container
-from polc_runtime.images import OUTPUT_FORMATS, encode_image
+from polc_runtime.pictures.images import OUTPUT_FORMATS, encode_image
 
 SIZES = ((1, 1), (40, 50), (193, 200))
 QUALITIES = (1.0, 4.5, 8.0)

@@ -13,9 +13,9 @@ import numpy as np
 
 from polc_runtime import Codec
 from polc_runtime.backends import FloatArray
+from polc_runtime.bitstream.schedule import schedule
+from polc_runtime.bitstream.tables import CdfTable, EntropyTables
 from polc_runtime.bundle import Bundle, Manifest
-from polc_runtime.coding.schedule import schedule
-from polc_runtime.coding.tables import CdfTable, EntropyTables
 from polc_runtime.limits import Limits
 
 CHANNELS, HYPER_CHANNELS = 8, 4

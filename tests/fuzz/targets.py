@@ -25,12 +25,13 @@ import numpy as np
 from chunks import split
 from small_codec import LIMITS, small_codec, small_tables
 
-from polc_runtime import Codec, latent
+from polc_runtime import Codec
+from polc_runtime.bitstream import rans, rans_reference
+from polc_runtime.bitstream.calibration import Calibration
+from polc_runtime.bitstream.container import Container
+from polc_runtime.bitstream.tables import CdfTable, EntropyTables
 from polc_runtime.bundle import Bundle, Manifest
-from polc_runtime.coding import rans, rans_reference
-from polc_runtime.coding.calibration import Calibration
-from polc_runtime.coding.container import Container
-from polc_runtime.coding.tables import CdfTable, EntropyTables
+from polc_runtime.codec import latent
 from polc_runtime.errors import BundleError, ImageError, PolcError
 
 SCRATCH = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -175,7 +176,7 @@ def checkpoint_pickle(data: bytes) -> None:
 
 def image(data: bytes) -> None:
     """`read_image`."""
-    from polc_runtime.images import read_image
+    from polc_runtime.pictures.images import read_image
 
     with contextlib.suppress(ImageError):
         read_image(data, LIMITS)

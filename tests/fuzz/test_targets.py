@@ -9,7 +9,7 @@ import pytest
 import seeds
 from targets import TARGETS
 
-from polc_runtime.coding import rans
+from polc_runtime.bitstream import rans
 
 ROUNDS = 150
 

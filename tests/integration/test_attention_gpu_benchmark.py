@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "attention_gpu.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "tests" / "gpu" / "attention_gpu.py"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

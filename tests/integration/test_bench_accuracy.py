@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from polc_runtime import Codec
-from polc_runtime.bench.cli import main
-from polc_runtime.preprocess import preprocess
+from polc_runtime.cli.bench import main
+from polc_runtime.pictures.preprocess import preprocess
 
 LABELS = {"pet a/1.png": 0, "pet c/2.png": 2, "pet c/3.png": 2, "pet j/4.png": 9}
 QUALITIES = (1, 7.5)
@@ -53,7 +53,7 @@ def bench(task_bundle, tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def reference(monkeypatch):
     """Registers the PyTorch model as the package's metadata does once it is installed."""
-    point = metadata.EntryPoint("torch", "polc.backend:load_reference", "polc.reference")
+    point = metadata.EntryPoint("torch", "polc.backends.torch:load_reference", "polc.reference")
     before = metadata.entry_points
     monkeypatch.setattr(
         metadata, "entry_points", lambda **by: [point] if by.get("group") == point.group else before(**by)
@@ -311,7 +311,7 @@ def test_predictions_of_other_pictures_are_not_compared(bench, tmp_path):
 
 
 def test_the_model_itself_predicts_on_the_backend_torch(bench, tiny_families, task_bundle, monkeypatch):
-    point = metadata.EntryPoint("torch", "polc.backend:load_backend", "polc.backends")
+    point = metadata.EntryPoint("torch", "polc.backends.torch:load_backend", "polc.backends")
     before = metadata.entry_points
     monkeypatch.setattr(
         metadata, "entry_points", lambda **by: [point] if by.get("group") == point.group else before(**by)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polc_runtime.bench.cli import main
+from polc_runtime.cli.bench import main
 
 NOISY = "onnxruntime:noise=0.45"
 

@@ -10,8 +10,8 @@ import pytest
 
 from polc_runtime.backends import backend_names
 from polc_runtime.backends.op_library import find_op_library
-from polc_runtime.bench.cli import main
-from polc_runtime.coding import rans
+from polc_runtime.bitstream import rans
+from polc_runtime.cli.bench import main
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_text_has_a_line_for_each(capsys):
 
 
 def test_torch_is_not_imported():
-    code = "import sys; from polc_runtime.bench.cli import main; main(['env']); print('torch' in sys.modules)"
+    code = "import sys; from polc_runtime.cli.bench import main; main(['env']); print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=dict(os.environ)
     )

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from polc_runtime.backends.op_library import find_op_library
-from polc_runtime.bench.cli import main
-from polc_runtime.bench.flops import graph_flops
-from polc_runtime.bench.latency_plan import synthetic_picture
+from polc_runtime.bench.speed.flops import graph_flops
+from polc_runtime.bench.speed.plan import synthetic_picture
 from polc_runtime.bundle import Bundle
+from polc_runtime.cli.bench import main
 
 CONTEXT = [f"context_{index}" for index in range(9)]
 BOTH = {"hyper_synthesis", *CONTEXT, "symbols", "entropy", "pixels", "container", "other"}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from polc_runtime.bench.cli import main
-from polc_runtime.bench.latency_child import measure
-from polc_runtime.bench.latency_plan import Configuration, Picture, synthetic_picture
+from polc_runtime.bench.speed.child import measure
+from polc_runtime.bench.speed.plan import Configuration, Picture, synthetic_picture
+from polc_runtime.cli.bench import main
 
 FAST = ("--size", "192x192", "--threads", "1", "--attention", "portable", "--warmup", "1", "--repeats", "2")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -160,7 +160,7 @@ class Device:
 
 
 def test_a_devices_own_clock_is_told_beside_the_hosts(monkeypatch):
-    from polc_runtime.bench import latency_child
+    from polc_runtime.bench.speed import child as latency_child
     from polc_runtime.bundle import Bundle
 
     make = latency_child.make_backend

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from polc_runtime import Codec
-from polc_runtime.bench import metrics
-from polc_runtime.bench.cli import main
 from polc_runtime.bench.optional import OptionalPackage
+from polc_runtime.cli.bench import main
+from polc_runtime.metrics import distortion as metrics
 
 ONE = ("--threads", "1")
 SIZES = {"a.png": (48, 80), "sub/b.png": (70, 50)}
@@ -261,7 +261,7 @@ def test_missing_packages_are_told_before_anything_is_measured(bench, tmp_path, 
 def test_help_needs_no_heavy_import():
     code = (
         "import sys\n"
-        "from polc_runtime.bench.cli import main\n"
+        "from polc_runtime.cli.bench import main\n"
         "main([]), main(['rd', '--help']), main(['accuracy', '--help']), main(['latency', '--help'])\n"
         "heavy = {'numpy', 'PIL', 'onnxruntime', 'torch', 'matplotlib', 'bjontegaard'} & sys.modules.keys()\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPT = REPOSITORY / "benchmarks/gpu_check.sh"
+SCRIPT = REPOSITORY / "tests/gpu/gpu_check.sh"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from PIL import Image
 
 from polc_runtime import Codec
 from polc_runtime.bundle import Bundle
-from polc_runtime.images import read_image
+from polc_runtime.pictures.images import read_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

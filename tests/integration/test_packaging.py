@@ -32,7 +32,7 @@ def install(wheel, target):
     run("-m", "pip", "install", "--no-deps", "--target", target, wheel)
     code = (
         f"import sys; sys.path.insert(0, {str(target)!r}); sys.meta_path[:] = sys.meta_path[-3:]\n"
-        "import polc_runtime, polc_runtime.coding.rans as rans\n"
+        "import polc_runtime, polc_runtime.bitstream.rans as rans\n"
         "from polc_runtime.backends.op_library import find_op_library\n"
         "print(polc_runtime.__file__, rans.implementation(), find_op_library().path)"
     )
@@ -66,12 +66,12 @@ def test_sdist_holds_the_sources_of_the_native_parts(built):
         names = {name.split("/", 1)[-1] for name in sdist.getnames()}
     assert {
         "CMakeLists.txt",
-        "runtime/csrc/rans.h",
-        "runtime/csrc/rans_module.cpp",
-        "export/csrc/cpu.cmake",
-        "export/csrc/cuda.cmake",
-        "export/csrc/c_api.cc",
-        "export/csrc/ort_op.cc",
+        "runtime/csrc/coder/rans.h",
+        "runtime/csrc/coder/rans_module.cpp",
+        "runtime/csrc/attention/cpu.cmake",
+        "runtime/csrc/attention/cuda.cmake",
+        "runtime/csrc/attention/c_api.cc",
+        "runtime/csrc/attention/ort_op.cc",
         "pyproject.toml",
     } <= names
 

@@ -97,7 +97,7 @@ def coded(polc, tmp_path):
 
 
 def test_an_image_goes_to_a_file_and_back_as_the_api_does_it(polc, tmp_path, tiny_bundle):
-    from polc_runtime.codec import Codec
+    from polc_runtime.codec.codec import Codec
 
     save(tmp_path / "a.png")
     done = assert_works(polc("compress", "a.png", "-o", "a.polc", "--quality", "3.3"))

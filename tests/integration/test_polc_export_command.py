@@ -103,8 +103,8 @@ def test_stopped_export_leaves_no_bundle(tiny_checkpoint, tmp_path, sent, code):
 
 def test_other_weights_than_the_bundles_fail_the_validation(tiny_bundle, tiny_checkpoint):
     from polc import load_checkpoint
-    from polc_export.checks import sample_photo
-    from polc_export.validate import validate
+    from polc_export.validation.checks import sample_photo
+    from polc_export.validation.codec import validate
     from polc_runtime import Bundle
 
     model = load_checkpoint(tiny_checkpoint).codec

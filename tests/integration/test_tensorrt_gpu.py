@@ -5,8 +5,8 @@ import pytest
 
 from polc_runtime import BackendUnavailable, Bundle, Codec
 from polc_runtime.backends import BackendOptions, make_backend
-from polc_runtime.backends.cuda import Cuda
-from polc_runtime.backends.tensorrt_api import import_tensorrt
+from polc_runtime.backends.tensorrt.api import import_tensorrt
+from polc_runtime.backends.tensorrt.cuda import Cuda
 
 pytestmark = pytest.mark.gpu
 
@@ -29,7 +29,7 @@ def bundle(machine, tmp_path_factory):
     """The packaged bundle with files for TensorRT in both precisions."""
     pytest.importorskip("onnx", reason="onnx, which writes the files for TensorRT, is not installed")
     from polc_export.extend import extend_bundle
-    from polc_export.variants import Variants
+    from polc_export.formats import Variants
 
     out = tmp_path_factory.mktemp("bundle") / "nano"
     return extend_bundle(Bundle.load("nano").path, out, Variants(True, True), validate=False)[0]

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from polc import load_checkpoint, save_checkpoint
-from polc.backend import TorchBackend, load_backend
-from polc.device import settle
-from polc.torchscript_backend import move_constants
+from polc.backends.device import settle
+from polc.backends.torch import TorchBackend, load_backend
+from polc.backends.torchscript import move_constants
 from polc_runtime import BackendUnavailable, Bundle, Codec
 from polc_runtime.backends import BackendOptions, DeviceTimed
-from polc_runtime.bench.latency_plan import synthetic_picture
+from polc_runtime.bench.speed.plan import synthetic_picture
 from polc_runtime.errors import CheckpointError, UsageError
 
 NANO = Path(__file__).resolve().parents[2] / "models/polc-nano/polc-nano.safetensors"

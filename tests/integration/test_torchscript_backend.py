@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from polc import load_checkpoint
+from polc.backends.torchscript import TorchScriptBackend
 from polc.graphs import codec_graphs
-from polc.torchscript_backend import TorchScriptBackend
 from polc_export.bundle_folder import copy_bundle
-from polc_export.checks import sample_photo
 from polc_export.cli import main as export
-from polc_export.validate import CASES, validate
+from polc_export.validation.checks import sample_photo
+from polc_export.validation.codec import CASES, validate
 from polc_export.writer import add_torchscript
 from polc_runtime import BackendUnavailable, Bundle, BundleError, Codec
 from polc_runtime.backends import BackendOptions
-from polc_runtime.bench.latency_plan import synthetic_picture
+from polc_runtime.bench.speed.plan import synthetic_picture
 from polc_runtime.cli import main as polc
 
 EXAMPLE = Path(__file__).parents[2] / "examples/libtorch"
@@ -106,7 +106,7 @@ def test_wrong_shapes_are_one_line(backend):
 
 
 def test_other_weights_than_the_bundles_fail_the_validation(backend, tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("polc_export.validate.CASES", CASES[:2])
+    monkeypatch.setattr("polc_export.validation.codec.CASES", CASES[:2])
     model = load_checkpoint(tiny_checkpoint).codec
     with torch.no_grad():
         model.g_s[3].conv.bias[1] += 1e-3

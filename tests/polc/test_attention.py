@@ -11,7 +11,7 @@ from polc.attention import tiled
 
 CASES = range(14)
 WITH_GRADIENTS = (1, 3, 9)
-IN_LIBRARIES = ("native", "cuda")  # tests/export/csrc tests them
+IN_LIBRARIES = ("native", "cuda")  # tests/runtime/csrc tests them
 KERNELS_FOR_ANY_TYPE = [name for name in KERNELS if name not in IN_LIBRARIES]
 kernels = pytest.mark.parametrize("kernel", KERNELS_FOR_ANY_TYPE)
 differentiated_once = pytest.mark.parametrize("kernel", ["auto", "tiled", "operator"])

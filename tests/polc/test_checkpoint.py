@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from formula import formula_codec
 from safetensors.torch import load_file, save_file
 
 from polc import (
@@ -17,7 +18,6 @@ from polc import (
     save_checkpoint,
     save_official,
 )
-from polc.formula import formula_codec
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def load_checkpoint_tables(codec):
 
 
 def test_formula_weights_are_the_golden_ones(golden):
-    from polc.formula import formula_tensor
+    from formula import formula_tensor
 
     checks = json.loads((golden / "weight_checks.json").read_text())["TinyLICVR"]
     keys = json.loads((golden / "state_keys.json").read_text())["TinyLICVR"]

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from formula import formula_codec, formula_task
 from safetensors.torch import load_file, save_file
 
 from polc import CheckpointError, codec_id, load_checkpoint, preset, save_checkpoint
-from polc.formula import formula_codec, formula_task
 from polc.weights import METADATA_KEY
 from polc_export import Stage2, TaskOptions
 from polc_export.tasks import load_stage2, task_exports

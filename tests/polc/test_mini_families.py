@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from formula import formula_codec, formula_task
 from torch.export import Dim
 
 from polc import CheckpointError, TaskModel, load_checkpoint, preset, save_checkpoint
-from polc.formula import formula_codec, formula_task
 from polc.tasks import FAMILIES, infer_family
 
 CONFIG = preset("polc-tiny")

@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
+from formula import formula_codec, formula_task
 from safetensors.torch import load_file, save_file
 
 from polc import CheckpointError, codec_id, load_checkpoint, preset, save_checkpoint, save_official
-from polc.formula import formula_codec, formula_task
 from polc.tasks import FAMILIES
 from polc.weights import persistent
 

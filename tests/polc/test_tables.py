@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 from compressai._CXX import pmf_to_quantized_cdf
+from formula import formula_codec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polc import Checkpoint, load_checkpoint, preset
-from polc.formula import formula_codec
 from polc.tables import gaussian_table, largest_difference, quantize_pmf, scale_table
-from polc_runtime.coding.tables import CdfTable, EntropyTables
+from polc_runtime.bitstream.tables import CdfTable, EntropyTables
 
 
 @settings(max_examples=200, deadline=None)

@@ -7,16 +7,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from formula import formula_codec, formula_task
 from PIL import Image
 from torch import nn
 from torch.export import Dim
 from torch.nn import functional as F
 
 from polc import CheckpointError, TaskModel, class_names, load_checkpoint, preset, set_attention_kernel
-from polc.backend import TorchBackend
-from polc.formula import formula_codec, formula_task
+from polc.backends.torch import TorchBackend
+from polc.families.tinylic.keymap import to_official
 from polc.graphs import task_graphs
-from polc.keymap import to_official
 from polc.tasks import FAMILIES, SizeRule, infer_family, pretrained
 from polc.tasks.resample import average_pool, bicubic_weights, resample_grid
 from polc_runtime.errors import BackendUnavailable

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from polc.codec import Codec
-from polc.presets import preset
+from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.presets import preset
 from polc_training.initialise import initialise, principal_components
 from polc_training.rate_distortion import RateDistortion, level_psnr, mean_squared_error
 

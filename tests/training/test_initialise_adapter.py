@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from formula import formula_codec, formula_task
 from torch.nn import functional as F
 from vision_checks import digest, picture
 
 from polc import preset
-from polc.formula import formula_codec, formula_task
 from polc_runtime import UsageError
 from polc_training.initialise_adapter import initialise_adapter
 from polc_training.stages.stage2 import Stage2Classification, Stage2Segmentation

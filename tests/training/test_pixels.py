@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from formula import formula_task
 from torch.nn import functional as F
 from vision_checks import MEAN, STD, digest, mask_for, one_step, picture, pixelwise, repeated, smoothed
 
 from polc import preset
-from polc.formula import formula_task
 from polc_runtime import UsageError
 from polc_training.stages.pixels import PixelClassification, PixelSegmentation, pad_image
 

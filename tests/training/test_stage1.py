@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from polc.codec import Codec
-from polc.presets import preset
+from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.presets import preset
 from polc_training.levels import draw_levels
 from polc_training.rate_distortion import LAMBDAS, RateDistortion, lambdas_of, mse_lambdas
 from polc_training.stages.stage1 import CodecStage, LearningRates

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from formula import formula_codec, formula_task
 from torch.nn import functional as F
 from vision_checks import MEAN, STD, digest, mask_for, one_step, picture, pixelwise, repeated, smoothed
 
 from polc import CheckpointError, preset
-from polc.formula import formula_codec, formula_task
 from polc_runtime import UsageError
 from polc_training.stages.stage2 import Stage2Classification, Stage2Segmentation
 

@@ -7,12 +7,12 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from formula import formula_codec
 from PIL import Image
 
 from polc import codec_id, load_checkpoint
 from polc.checkpoint import save_checkpoint
-from polc.formula import formula_codec
-from polc.presets import preset
+from polc.families.tinylic.presets import preset
 from polc.weights import read_tensors
 from polc_training.cli import main
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
-from polc_runtime.sizes import LATENT_STRIDE
+from polc_runtime.bitstream.geometry import LATENT_STRIDE
 
 _FILTERS = (64, 128, 256, 512)
 _CONTEXT = 12

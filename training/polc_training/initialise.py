@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polc.blocks import Block
-from polc.codec import Codec
+from polc.families.tinylic.blocks import Block
+from polc.families.tinylic.codec import Codec
 
 from .rate_distortion import RateDistortion
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polc.adapter import LatentAdapter
+from polc.families.tinylic.adapter import LatentAdapter
 from polc_runtime.errors import UsageError
 
 from .stages.stage2 import Stage2

@@ -13,8 +13,8 @@ import click
 
 from polc_runtime.cli.console import say
 from polc_runtime.errors import BackendUnavailable, CheckpointError
-from polc_runtime.files import write_file
-from polc_runtime.images import Pixels, encode_image
+from polc_runtime.files.outputs import write_file
+from polc_runtime.pictures.images import Pixels, encode_image
 
 
 class Log:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from polc_runtime.errors import BackendUnavailable, CheckpointError
-from polc_runtime.images import Pixels, to_tensor
+from polc_runtime.pictures.images import Pixels, to_tensor
 
 from .perceptual import PerceptualLoss
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from polc_runtime.errors import CheckpointError, UsageError
-from polc_runtime.files import make_folder, write_file
+from polc_runtime.files.outputs import make_folder, write_file
 
 from .state import TrainingState, save_state
 

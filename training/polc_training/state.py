@@ -13,7 +13,8 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from polc_runtime.errors import CheckpointError, first_line
-from polc_runtime.files import open_file, write_file
+from polc_runtime.files.inputs import open_file
+from polc_runtime.files.outputs import write_file
 
 from .stages.base import Stage
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polc.backend import TorchBackend
+from polc.backends.torch import TorchBackend
 from polc.checkpoint import PriorArrays
-from polc.codec import Codec
+from polc.families.tinylic.codec import Codec
 from polc.tables import make_tables
-from polc_runtime.bench.metrics import PSNR, Metrics
-from polc_runtime.coding.container import Header, quality_code
-from polc_runtime.images import Pixels, from_tensor, pad, to_tensor
-from polc_runtime.latent import LatentCoder
+from polc_runtime.bitstream.container import Header, quality_code
+from polc_runtime.codec.latent import LatentCoder
+from polc_runtime.metrics.distortion import PSNR, Metrics
+from polc_runtime.pictures.images import Pixels, from_tensor, pad, to_tensor
 
 from .rate_distortion import RateDistortion
 

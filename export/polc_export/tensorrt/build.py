@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from polc_runtime.backends.cuda import Cuda
-from polc_runtime.backends.engine_cache import (
+from polc_runtime.backends.tensorrt.api import LastError, import_tensorrt, make_logger
+from polc_runtime.backends.tensorrt.cuda import Cuda
+from polc_runtime.backends.tensorrt.engine_cache import (
     LOG,
     Engine,
     EngineKey,
@@ -22,12 +23,11 @@ from polc_runtime.backends.engine_cache import (
     engines_of,
     store,
 )
-from polc_runtime.backends.tensorrt_api import LastError, import_tensorrt, make_logger
-from polc_runtime.backends.tensorrt_plugin import NO_PLUGIN, PLUGIN_NAME, PluginLibrary, find_plugin
+from polc_runtime.backends.tensorrt.plugin import NO_PLUGIN, PLUGIN_NAME, PluginLibrary, find_plugin
 from polc_runtime.bundle import Bundle, GraphFile
 from polc_runtime.bundle.manifest import TENSORRT, TENSORRT_PLUGIN
 from polc_runtime.errors import BackendUnavailable, ExportError, UsageError
-from polc_runtime.files import make_folder, write_file
+from polc_runtime.files.outputs import make_folder, write_file
 
 from .network import DROPPED, OBEYED, PREFERRED, Job, Plan, build
 from .options import EngineOptions

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from polc_runtime.backends.engine_cache import Range
-from polc_runtime.backends.tensorrt_api import (
+from polc_runtime.backends.tensorrt.api import (
     LastError,
     create_context,
     create_network,
@@ -18,6 +17,7 @@ from polc_runtime.backends.tensorrt_api import (
     share_profile,
     use_own_tactics,
 )
+from polc_runtime.backends.tensorrt.engine_cache import Range
 from polc_runtime.errors import ExportError
 
 from .inspector import read_layers

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from polc_runtime.backends.engine_cache import Range
+from polc_runtime.backends.tensorrt.engine_cache import Range
+from polc_runtime.bitstream.geometry import HYPER_STRIDE
 from polc_runtime.bundle import GraphFile, Manifest
 from polc_runtime.errors import BundleError
-from polc_runtime.sizes import HYPER_STRIDE
 
 from .shapes import Batch, Shapes, Size
 

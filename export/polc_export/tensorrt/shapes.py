@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from polc_runtime.bitstream.geometry import LATENT_STRIDE, PAD_LEAST, PAD_MULTIPLE
 from polc_runtime.errors import UsageError
-from polc_runtime.sizes import LATENT_STRIDE, PAD_LEAST, PAD_MULTIPLE
 
 if TYPE_CHECKING:
     from polc_runtime.bundle import SizeRule

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BackendUnavailable, UsageError
-from ..tiles import TILE_PIXELS
 
 FloatArray = NDArray[np.float32]
 ENTRY_POINTS = "polc.backends"
@@ -30,7 +29,6 @@ class BackendOptions:
         precision: fp32 or fp16, of the graphs that may be either.
         threads: CPU threads of one graph; None for as many as the backend likes.
         native_ops: whether the native operators serve where they are there; without them portable bodies do.
-        tile_pixels: largest image that analysis and synthesis run on at once; larger ones are cut in tiles.
         device: of `DEVICES`. Backends that run on one of them alone do so whatever is asked for.
         checkpoint: file of the model's weights, for the backend `torch`, which runs no graph of the bundle.
 
@@ -41,7 +39,6 @@ class BackendOptions:
     precision: str = "fp32"
     threads: int | None = None
     native_ops: bool = True
-    tile_pixels: int = TILE_PIXELS
     device: str = CPU
     checkpoint: Path | None = None
 
@@ -97,7 +94,7 @@ Factory = Callable[[Bundle, BackendOptions], Backend]
 BUILT_IN = {
     "onnxruntime": "polc_runtime.backends.onnxruntime:OnnxRuntimeBackend",
     "onnxruntime-cuda": "polc_runtime.backends.onnxruntime_cuda:OnnxRuntimeCudaBackend",
-    "tensorrt": "polc_runtime.backends.tensorrt:TensorRtBackend",
+    "tensorrt": "polc_runtime.backends.tensorrt.backend:TensorRtBackend",
 }
 """Backends of the runtime itself: name -> "module:attribute"."""
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..bitstream.geometry import HYPER_STRIDE, LATENT_STRIDE
 from ..bundle import Bundle, GraphFile
 from ..errors import BackendUnavailable, BundleError, first_line
-from ..sizes import HYPER_STRIDE, LATENT_STRIDE
 from .base import BackendOptions, FloatArray
 from .op_library import NO_OPS, OpLibrary, find_op_library
 

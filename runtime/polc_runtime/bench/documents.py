@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import open_file
+from ..files.inputs import open_file
 
 MAX_JSON_BYTES = 1 << 28
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..cli.console import fail
-from ..files import Source, explain
+from ..files.inputs import Source, explain
 
 Failure = dict[str, str]
 """`image`, `error`, and `codec` where others could measure the picture."""

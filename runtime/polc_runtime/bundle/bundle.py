@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..coding.tables import EntropyTables
+from ..bitstream.tables import EntropyTables
 from ..errors import BundleError, PolcError
-from ..files import read_plain_file
+from ..files.inputs import read_plain_file
 from ..limits import DEFAULT_LIMITS, Limits
 from .manifest import SIZE, Manifest
 from .tasks import Task

@@ -7,10 +7,10 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..coding.calibration import DEFAULT_TOLERANCES, LARGEST_EXPONENT, LEAST_EXPONENT, Tolerances
-from ..coding.schedule import STEP_COUNT
+from ..bitstream.calibration import DEFAULT_TOLERANCES, LARGEST_EXPONENT, LEAST_EXPONENT, Tolerances
+from ..bitstream.geometry import PAD_LEAST, PAD_MULTIPLE
+from ..bitstream.schedule import STEP_COUNT
 from ..errors import BundleError, UsageError
-from ..sizes import PAD_LEAST, PAD_MULTIPLE
 from .fields import Axes, Fields, is_size, parse_json
 from .tasks import Task, parse_tasks
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..bitstream.geometry import LATENT_STRIDE
 from ..errors import BundleError
 from ..limits import MAX_CLASSES, MAX_EXTRA, MAX_NAME
-from ..sizes import LATENT_STRIDE
 from .fields import Axes, Fields, is_size
 
 CLASSIFICATION, SEGMENTATION = KINDS = ("classification", "segmentation")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..sizes import LATENT_STRIDE
+from ..bitstream.geometry import LATENT_STRIDE
 from .console import printable
 
 Facts = dict[str, Any]

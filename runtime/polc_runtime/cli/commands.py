@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError
-from ..files import STANDARD, Job, Source, Target, check_names, expand
+from ..files.inputs import STANDARD, Source, check_names, expand
+from ..files.outputs import Job, Target
 from ..limits import Limits
 from .bundle_text import bundle_text
 from .console import printable
@@ -29,7 +30,7 @@ from .runner import Facts, run, table
 if TYPE_CHECKING:
     from ..bundle import Task
     from ..codec import Codec
-    from ..images import Pixels
+    from ..pictures.images import Pixels
 
 DEFAULT_QUALITY = 4.0
 
@@ -106,7 +107,7 @@ def compress(
     IMAGES are files of any kind Pillow reads, folders, or '-'. Of an animation the first frame is taken; EXIF
     rotation is applied, transparency laid on white.
     """
-    from ..images import INPUT_SUFFIXES
+    from ..pictures.images import INPUT_SUFFIXES
 
     coder = _coder(quality, bpp, max_bytes, portable_bits == "on")
     jobs = plan_jobs(expand(arguments, INPUT_SUFFIXES, recursive), output, reporting, INPUT_SUFFIXES, POLC)
@@ -146,7 +147,7 @@ def decompress(
 
     FILES are .polc files, folders, or '-'. jpg is written at quality 95; every other format is lossless.
     """
-    from ..images import output_suffix
+    from ..pictures.images import output_suffix
 
     suffix = output_suffix(format_ or "png")
     jobs = plan_jobs(expand(arguments, {POLC}, recursive), output, reporting, {POLC}, suffix)
@@ -210,7 +211,7 @@ COMMANDS: dict[str, click.Command] = {
 
 def _coder(quality: float | None, bpp: float | None, max_bytes: int | None, portable: bool) -> Coder:
     """The coder for the one of the three that is given, or for the default quality."""
-    from ..rate import STEPS, closest_to_bpp, largest_quality_within
+    from ..codec.rate import STEPS, closest_to_bpp, largest_quality_within
 
     def encoder(codec: Codec, pixels: Pixels) -> Callable[[float], bytes]:
         return partial(codec.compress, pixels, portable=portable)
@@ -235,7 +236,7 @@ def _coder(quality: float | None, bpp: float | None, max_bytes: int | None, port
 
 def _format(target: Target | None, format_: str | None) -> str:
     """The suffix in `images.OUTPUT_FORMATS` to write a target in."""
-    from ..images import output_suffix
+    from ..pictures.images import output_suffix
 
     if target is None or target.path is None:
         return output_suffix(format_ or "png")
@@ -248,7 +249,7 @@ def _format(target: Target | None, format_: str | None) -> str:
 
 
 def _compress_one(codec: Codec, coder: Coder, task: Task | None, force: bool, job: Job, turn: Turn) -> Facts:
-    from ..images import read_image
+    from ..pictures.images import read_image
 
     target = target_of(job)
     target.check(force)
@@ -266,8 +267,8 @@ def _compress_one(codec: Codec, coder: Coder, task: Task | None, force: bool, jo
 
 def _prepared(pixels: Pixels, task: Task, limits: Limits) -> tuple[Pixels, tuple[str, ...]]:
     """A picture as a task asks for it, and a sentence that says what was done to it."""
-    from ..predict import check_size
-    from ..preprocess import preprocess
+    from ..codec.predict import check_size
+    from ..pictures.preprocess import preprocess
 
     prepared = preprocess(pixels, task.preprocessing, limits)
     height, width = prepared.shape[:2]
@@ -279,7 +280,7 @@ def _prepared(pixels: Pixels, task: Task, limits: Limits) -> tuple[Pixels, tuple
 
 
 def _decompress_one(codec: Codec, suffixes: dict[Job, str], force: bool, job: Job, turn: Turn) -> Facts:
-    from ..images import encode_image
+    from ..pictures.images import encode_image
 
     target = target_of(job)
     target.check(force)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from ..files import STANDARD, Job, Source, Target, check_distinct, expand, plan
+from ..files.inputs import STANDARD, Source, expand
+from ..files.outputs import Job, Target, check_distinct, plan
 from .console import printable
 from .jobs import POLC, header_facts, run_coding, target_of
 from .options import CodecChoice, Reporting, codec_choice, force, inputs, recursive, reporting
@@ -21,10 +22,10 @@ from .runner import Facts
 if TYPE_CHECKING:
     from ..backends import FloatArray
     from ..bundle import Task
-    from ..classmap import ClassMap
     from ..codec import Codec
-    from ..images import Pixels
-    from ..latent import Decoded
+    from ..codec.latent import Decoded
+    from ..pictures.classmap import ClassMap
+    from ..pictures.images import Pixels
 
 MAP_SUFFIX = ".png"
 
@@ -138,7 +139,7 @@ def _plan_pictures(
         UsageError: no task gives a map, the output is no PNG, or two inputs would write one file.
     """
     from ..bundle import SEGMENTATION
-    from ..classmap import check_palette
+    from ..pictures.classmap import check_palette
 
     segmentations = [task for task in tasks if task.kind == SEGMENTATION]
     if not segmentations:
@@ -179,7 +180,7 @@ def _pictures(job: Job, addition: str) -> Pictures:
 
 
 def _infer_one(codec: Codec, request: Request, job: Job, turn: Turn) -> Facts:
-    from ..classmap import overlay
+    from ..pictures.classmap import overlay
 
     pictures = request.pictures.get(job, {})
     for each in pictures.values():
@@ -203,7 +204,7 @@ def _seen(
 ) -> tuple[Facts, ClassMap | None]:
     """What one task predicts, and the map of classes if it is a segmentation."""
     from ..bundle import SEGMENTATION
-    from ..classmap import class_map
+    from ..pictures.classmap import class_map
 
     if request.via_pixels and image is not None:
         logits = codec.infer_image(image, task.name)
@@ -242,7 +243,7 @@ def _classification(task: Task, logits: FloatArray, top: int) -> Facts:
 
 def _segmentation(task: Task, classes: ClassMap) -> Facts:
     """The classes that are present."""
-    from ..classmap import regions
+    from ..pictures.classmap import regions
 
     return {
         "classes": [
@@ -259,8 +260,8 @@ def _segmentation(task: Task, classes: ClassMap) -> Facts:
 
 def _write(pictures: Pictures, classes: ClassMap, overlay: Pixels, turn: Turn, force: bool) -> Facts:
     """Writes the pictures of one segmentation; where they are."""
-    from ..classmap import encode_map
-    from ..images import encode_image
+    from ..pictures.classmap import encode_map
+    from ..pictures.images import encode_image
 
     turn.write(pictures.map, encode_map(classes), force)
     turn.write(pictures.overlay, encode_image(overlay), force)

@@ -7,15 +7,16 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..files import STANDARD, Job, Source, Target, plan
+from ..files.inputs import STANDARD, Source
+from ..files.outputs import Job, Target, plan
 from ..limits import Limits
 from .console import say
 from .options import CodecChoice, Output, Reporting
 from .runner import Facts, Work, run
 
 if TYPE_CHECKING:
+    from ..bitstream.container import Container
     from ..codec import Codec
-    from ..coding.container import Container
 
 POLC = ".polc"
 """Suffix of the files that `polc compress` writes."""
@@ -63,7 +64,7 @@ def target_of(job: Job) -> Target:
 
 def unpack(data: bytes, limits: Limits) -> Container:
     """The content of a `.polc` file."""
-    from ..coding.container import Container
+    from ..bitstream.container import Container
 
     return Container.unpack(data, limits)
 

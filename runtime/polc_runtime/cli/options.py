@@ -52,10 +52,10 @@ class CodecChoice:
             checkpoint: the model's weights, for the backend that needs them.
         """
         from ..backends import BackendOptions
+        from ..bitstream.rans import is_fallback
         from ..bundle import Bundle
         from ..bundle.bundle import DEFAULT_BUNDLE, names_none
         from ..codec import Codec
-        from ..coding.rans import is_fallback
 
         if names_none(self.bundle):
             say(f"notice: using the bundle {DEFAULT_BUNDLE} that comes with polc; name another by --bundle")

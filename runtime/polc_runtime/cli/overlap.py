@@ -12,7 +12,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from ..files import Job, Target
+from ..files.outputs import Job, Target
 
 R = TypeVar("R")
 

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from ..errors import FAILURES, CodecMismatchWarning, first_line
-from ..files import explain
+from ..files.inputs import explain
 from ..limits import Limits
 from .console import fail, prepare, say
 

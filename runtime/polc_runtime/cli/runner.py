@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from ..errors import FAILURES
-from ..files import STANDARD, Job, explain
+from ..files.inputs import STANDARD, explain
+from ..files.outputs import Job
 from .console import bar_wanted, fail, printable, progress, say
 from .options import Reporting
 from .overlap import Turn, in_order

@@ -15,8 +15,8 @@ from polc_export.tensorrt import EngineOptions, build_engines, engine_options
 from polc_export.tensorrt.build import build_or_notice, timing_path, wanted_graphs
 from polc_export.tensorrt.shapes import Batch, Shapes, Size
 from polc_runtime import Bundle, BundleError, ExportError, UsageError
-from polc_runtime.backends.cuda import RUNTIMES
-from polc_runtime.backends.engine_cache import Target, engines_of
+from polc_runtime.backends.tensorrt.cuda import RUNTIMES
+from polc_runtime.backends.tensorrt.engine_cache import Target, engines_of
 from polc_runtime.bundle import StoredFile
 
 CONSTRAINTS = {"OBEY_PRECISION_CONSTRAINTS": "obey", "PREFER_PRECISION_CONSTRAINTS": "prefer"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from polc_runtime import BundleError, PolcError
-from polc_runtime.backends.engine_cache import (
+from polc_runtime.backends.tensorrt.engine_cache import (
     EngineKey,
     Range,
     Target,

@@ -9,9 +9,9 @@ from polc_runtime.backends import BackendOptions, DeviceTimed, backend_on, make_
 from polc_runtime.backends.onnxruntime import EXACT_LEVEL, OnnxRuntimeBackend
 from polc_runtime.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from polc_runtime.backends.op_library import NO_OPS, find_cuda_ops
-from polc_runtime.bench.latency_plan import synthetic_picture
+from polc_runtime.bench.speed.plan import synthetic_picture
 from polc_runtime.cli import main
-from polc_runtime.images import encode_image
+from polc_runtime.pictures.images import encode_image
 
 has_provider = "CUDAExecutionProvider" in ort.get_available_providers()
 

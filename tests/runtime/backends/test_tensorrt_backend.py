@@ -11,9 +11,9 @@ from emulated_gpu import CAPABILITY, GPU, EmulatedRuntime, EmulatedTensorRt
 
 from polc_runtime import BackendUnavailable, Bundle, BundleError, Codec, PolcError
 from polc_runtime.backends import BackendOptions, DeviceTimed, backend_names
-from polc_runtime.backends.cuda import RUNTIMES
-from polc_runtime.backends.engine_cache import EngineKey, Range, Target, store
-from polc_runtime.backends.tensorrt import TensorRtBackend
+from polc_runtime.backends.tensorrt.backend import TensorRtBackend
+from polc_runtime.backends.tensorrt.cuda import RUNTIMES
+from polc_runtime.backends.tensorrt.engine_cache import EngineKey, Range, Target, store
 from polc_runtime.bundle import StoredFile
 
 VERSIONS = ("8.6.0", "10.13.3.9")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from polc_runtime.backends.tensorrt_api import import_tensorrt, is_strongly_typed, make_logger
+from polc_runtime.backends.tensorrt.api import import_tensorrt, is_strongly_typed, make_logger
 from polc_runtime.errors import BackendUnavailable
 
 ALWAYS = {

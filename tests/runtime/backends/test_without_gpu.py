@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from polc_runtime import BackendUnavailable, Codec
-from polc_runtime.backends import cuda
-from polc_runtime.backends.cuda import RUNTIMES, Cuda, import_runtime
-from polc_runtime.backends.tensorrt_api import import_tensorrt, is_strongly_typed, parse_version
+from polc_runtime.backends.tensorrt import cuda
+from polc_runtime.backends.tensorrt.api import import_tensorrt, is_strongly_typed, parse_version
+from polc_runtime.backends.tensorrt.cuda import RUNTIMES, Cuda, import_runtime
 
 
 def has_gpu():
@@ -97,7 +97,7 @@ def test_the_backend_refuses_before_tensorrt_looks_for_a_gpu():
 def test_the_backend_imports_without_onnxruntime():
     code = (
         "import sys; sys.modules['onnxruntime'] = None\n"
-        "import polc_runtime.backends.tensorrt, polc_runtime.codec, polc_runtime.cli\n"
+        "import polc_runtime.backends.tensorrt.backend, polc_runtime.codec.codec, polc_runtime.cli\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

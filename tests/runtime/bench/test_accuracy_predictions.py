@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from polc_runtime import Bundle
-from polc_runtime.bench.predictions import Earlier, decode, encode, predict_class
+from polc_runtime.bench.quality.predictions import Earlier, decode, encode, predict_class
 from polc_runtime.errors import DataError
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polc_runtime.bench.samples import find_samples, read_mask
+from polc_runtime.bench.quality.samples import find_samples, read_mask
 from polc_runtime.bundle import CLASSIFICATION, SEGMENTATION, Preprocessing, Task
 from polc_runtime.errors import DataError, ImageError, UsageError
-from polc_runtime.preprocess import preprocess
+from polc_runtime.pictures.preprocess import preprocess
 
 PETS = Task("pets", "convnext", CLASSIFICATION, ("Maine Coon", "pug", "beagle", "pug dog", "Pug Dog"))
 DIGITS = Task("digits", "convnext", CLASSIFICATION, tuple(f"digit {n}" for n in range(12)))

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from polc import Codec, preset, set_attention_kernel
 from polc.graphs import codec_graphs
-from polc_runtime.bench.flops import Flops, graph_flops, padded_grid
+from polc_runtime.bench.speed.flops import Flops, graph_flops, padded_grid
 
 GRAPHS = ("analysis", "hyper_synthesis", *(f"context_{index}" for index in range(9)), "synthesis")
 

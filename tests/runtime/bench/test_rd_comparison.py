@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from polc_runtime.bench.comparison import compare, difference
-from polc_runtime.bench.curves import Curve, ImageResult, mean_columns, read_curves
-from polc_runtime.bench.interpolate import pchip
-from polc_runtime.bench.text import comparison_text
+from polc_runtime.bench.quality.comparison import compare, difference
+from polc_runtime.bench.quality.curves import Curve, ImageResult, mean_columns, read_curves
+from polc_runtime.bench.quality.interpolate import pchip
+from polc_runtime.cli.bench.text import comparison_text
 from polc_runtime.errors import DataError
 
 RATES = [0.1, 0.2, 0.4, 0.8]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polc_runtime.bench.codecs import PillowCoder, settle_qualities
-from polc_runtime.bench.measure import Measurement, picture_names
-from polc_runtime.bench.metrics import choose_metrics
+from polc_runtime.bench.quality.codecs import PillowCoder, settle_qualities
+from polc_runtime.bench.quality.measure import Measurement, picture_names
 from polc_runtime.errors import ImageError, UsageError
-from polc_runtime.files import Source, expand
+from polc_runtime.files.inputs import Source, expand
+from polc_runtime.metrics.distortion import choose_metrics
 
 
 def picture(height, width, seed):

@@ -8,7 +8,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from polc_runtime.bench import sgemm
+from polc_runtime.bench.speed import sgemm
 
 
 def test_model_is_whole_and_multiplies():

@@ -7,7 +7,7 @@ from contextvars import copy_context
 import numpy as np
 import pytest
 
-from polc_runtime.bench.stopwatch import OTHER, SharedStopwatch, Stopwatch, TimedBackend, lap, spread
+from polc_runtime.bench.speed.stopwatch import OTHER, SharedStopwatch, Stopwatch, TimedBackend, lap, spread
 from polc_runtime.trace import listening, span
 
 

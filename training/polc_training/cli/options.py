@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from polc.attention import TRAINING_KERNELS
-from polc.presets import PRESETS
+from polc.families.tinylic.presets import PRESETS
 from polc_runtime.cli.options import Decorator, grouped
 
 from ..plan import SCHEDULES

@@ -9,15 +9,13 @@ import click
 from safetensors.torch import save
 from torch import nn
 
-from polc.presets import preset
+from polc.families.tinylic.presets import preset
 from polc.weights import persistent
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
-from polc_runtime.files import write_file
+from polc_runtime.files.outputs import write_file
 
 from ..stages.pixels import PixelClassification, PixelSegmentation
-from .execute import Job, execute
-from .options import RunOptions, StageDefaults, run_options
-from .vision import (
+from ..vision import (
     VisionOptions,
     load_data,
     scorer,
@@ -26,6 +24,8 @@ from .vision import (
     vision_model,
     vision_options,
 )
+from .execute import Job, execute
+from .options import RunOptions, StageDefaults, run_options
 
 CLASSIFY = StageDefaults(epochs=30, patch=256, milestone=25, batch=64, learning_rate=1e-3)
 SEGMENT = StageDefaults(epochs=100, patch=512, milestone=80, batch=8, learning_rate=1e-3)

@@ -12,14 +12,14 @@ from torch import nn
 
 from polc.attention import set_attention_kernel
 from polc.checkpoint import PriorArrays, load_checkpoint, save_checkpoint, save_official
-from polc.codec import Codec
-from polc.presets import preset
+from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.presets import preset
 from polc.tables import make_tables
-from polc_runtime.bench.metrics import choose_metrics
+from polc_runtime.bitstream.geometry import PAD_MULTIPLE
 from polc_runtime.cli.options import grouped
 from polc_runtime.errors import DataError, UsageError
-from polc_runtime.images import Pixels, read_image
-from polc_runtime.sizes import PAD_MULTIPLE
+from polc_runtime.metrics.distortion import choose_metrics
+from polc_runtime.pictures.images import Pixels, read_image
 
 from ..data.images import ImageFolder, image_files, split_folder
 from ..data.loader import make_loader

@@ -21,9 +21,7 @@ from ..data.loader import make_loader
 from ..initialise_adapter import initialise_adapter
 from ..rate_distortion import lambdas_of
 from ..stages.stage2 import Stage2, Stage2Classification, Stage2Segmentation
-from .execute import Job, command_line, execute
-from .options import RunOptions, StageDefaults, run_options
-from .vision import (
+from ..vision import (
     VisionData,
     VisionOptions,
     load_data,
@@ -35,6 +33,8 @@ from .vision import (
     vision_model,
     vision_options,
 )
+from .execute import Job, command_line, execute
+from .options import RunOptions, StageDefaults, run_options
 
 CLASSIFY = StageDefaults(epochs=4, patch=256, milestone=3)
 INITIAL_IMAGES = 64

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from polc_runtime.images import Pixels, to_tensor
+from polc_runtime.pictures.images import Pixels, to_tensor
 
 
 def draw_integer(generator: Generator, count: int) -> int:

@@ -17,10 +17,10 @@ from torch import Generator, Tensor
 
 from polc_runtime.bundle import Preprocessing
 from polc_runtime.errors import DataError, first_line
-from polc_runtime.files import explain
-from polc_runtime.images import INPUT_SUFFIXES, Pixels, read_image
+from polc_runtime.files.inputs import explain
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
-from polc_runtime.preprocess import preprocess
+from polc_runtime.pictures.images import INPUT_SUFFIXES, Pixels, read_image
+from polc_runtime.pictures.preprocess import preprocess
 
 from .augment import draw_chance, draw_integer, drawing_from, planes, random_flip
 from .images import SPLITS, image_files, split_folder

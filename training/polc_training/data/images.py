@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Generator, Tensor
 
 from polc_runtime.errors import DataError, UsageError
-from polc_runtime.files import expand
-from polc_runtime.images import INPUT_SUFFIXES, read_image
+from polc_runtime.files.inputs import expand
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
+from polc_runtime.pictures.images import INPUT_SUFFIXES, read_image
 
 from .augment import centre_crop, planes, random_crop, random_flip
 
@@ -65,7 +65,7 @@ class ImageFolder:
 
     Training takes a random crop and mirrors it at random, left to right and upside down, as the official
     stage 1 does; evaluation the central crop, or whole images. Smaller images are padded by reflection.
-    Images are read as the codec reads them (`polc_runtime.images.read_image`): EXIF rotation, alpha on white,
+    Images are read as `polc_runtime.pictures.images.read_image` does: EXIF rotation, alpha on white,
     grey and 16 bit converted.
 
     Attributes:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator, Tensor
 
+from polc_runtime.bitstream.geometry import padded_size
 from polc_runtime.errors import DataError, first_line
-from polc_runtime.images import read_image, safe_formats
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
-from polc_runtime.sizes import padded_size
+from polc_runtime.pictures.images import read_image, safe_formats
 
 from .augment import draw_uniform, drawing_from, planes
 from .images import image_files, split_folder

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from polc.codec import Codec
+from polc.families.tinylic.codec import Codec
 
 from ..discriminator import Discriminators
 from ..levels import draw_levels

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polc.tasks import Preprocessing, TaskModel
+from polc_runtime.bitstream.geometry import padded_size
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.errors import UsageError
-from polc_runtime.sizes import padded_size
 
 from .base import Batch, Group, Losses, Objective, Stage
 

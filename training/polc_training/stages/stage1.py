@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from polc.codec import Codec, CodecOutput
+from polc.families.tinylic.codec import Codec, CodecOutput
 
 from ..levels import draw_levels
 from ..rate_distortion import RateDistortion, bits_per_pixel, level_psnr, mean_squared_error

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polc.codec import Codec
+from polc.families.tinylic.codec import Codec
 from polc.tasks import TaskModel
 from polc.tasks.state import check_adapter
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION

@@ -1,0 +1,1 @@
+"""Checks that an export equals the PyTorch model."""

@@ -1,0 +1,57 @@
+"""Measures how far backends' scales differ, for the tolerances that a bundle's files are calibrated for."""
+
+from __future__ import annotations
+
+import polc
+from polc.backends.torch import TorchBackend
+from polc_runtime import Bundle, Codec
+from polc_runtime.agreement.measure import Agreement
+from polc_runtime.agreement.unfixed import UnfixedOnnxRuntime
+from polc_runtime.backends import BackendOptions
+from polc_runtime.bitstream.calibration import Tolerances
+from polc_runtime.pictures.images import Pixels
+
+from .checks import Checks, Report, crop
+
+MARGIN = 4.0
+"""How many times the largest difference seen on one photo a tolerance is, at least."""
+
+LIMIT = 2.0**-9
+"""Largest difference of scales, relative to them, with which a bundle is still of use."""
+
+CASES = ((512, 512, 1.0), (512, 512, 4.5), (512, 512, 8.0))
+"""Height, width and quality of what is coded."""
+
+
+def measure_tolerances(
+    checks: Checks, bundle: Bundle, model: polc.Codec, photo: Pixels, report: Report
+) -> Tolerances:
+    """Codes a photo with ONNX Runtime and PyTorch, and compares their scales in every coding step.
+
+    Args:
+        checks: gets the largest difference.
+        bundle: the bundle.
+        model: the model it was made from.
+        photo: uint8 [H,W,3].
+        report: called with a line.
+
+    Returns:
+        Tolerances at least `MARGIN` times the differences.
+    """
+    report("comparing backends' scales, for the calibration of files")
+    backends = (
+        "onnxruntime",
+        UnfixedOnnxRuntime(bundle, BackendOptions(), "all", native=True),
+        TorchBackend(model),
+    )
+    codecs = [Codec(bundle, backend) for backend in backends]
+    try:
+        agreement = Agreement(codecs, bundle.manifest.tolerances, MARGIN)
+        for height, width, quality in CASES:
+            agreement.add(crop(photo, height, width), quality)
+    finally:
+        for codec in codecs:
+            codec.close()
+    largest = max(found.scales.max() for found in agreement.qualities.values())
+    checks.add("scales between backends", float(largest), LIMIT, "of the scale")
+    return agreement.proposed()

@@ -1,0 +1,1 @@
+"""The PyTorch model as a backend of the runtime."""

@@ -1,0 +1,1 @@
+"""Codec families, one folder each."""

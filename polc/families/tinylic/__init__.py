@@ -1,0 +1,1 @@
+"""TinyLIC's networks, which POLC and MPA share."""

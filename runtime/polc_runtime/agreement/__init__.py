@@ -1,0 +1,1 @@
+"""How far apart two ways to run one model are, and which files that costs."""

@@ -1,0 +1,1 @@
+"""The TensorRT backend and what it stands on."""

@@ -1,0 +1,258 @@
+"""A lane: one CUDA stream and the memory that TensorRT engines run in on it; no GPU has run it yet.
+
+Tensors of one name share one block of a lane, whichever engine they belong to: what one engine gives is where
+the next one takes it from. An input that is the very array which the lane gave out last under that name is
+therefore there already; such arrays are given out read-only, so that nobody can change them in between.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...errors import PolcError
+from ..base import FloatArray
+from .api import LastError, choose_profile, create_context, give_scratch, scratch_size
+from .cuda import CapturedGraph, Cuda, CudaError, DeviceBlock, PinnedBlock, Stream
+from .engine_cache import EngineKey, Shape
+
+RUNS_BEFORE_CAPTURE = 1
+"""Runs on the same shapes and memory before one is captured: TensorRT sets up what it needs in the first."""
+
+
+@dataclass
+class LoadedEngine:
+    """An engine that TensorRT has opened.
+
+    Attributes:
+        key: what it was built from and for.
+        engine: TensorRT's object.
+        inputs: names.
+        outputs: names.
+        captured: whether its runs are captured as CUDA graphs; turned off where that fails.
+        kept: outputs that other graphs take as they are, and which stay on the device for them.
+        making: held while a context of the engine is made.
+    """
+
+    key: EngineKey
+    engine: Any
+    inputs: list[str]
+    outputs: list[str]
+    captured: bool = False
+    kept: Collection[str] = field(default_factory=frozenset)
+    making: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _Slot:
+    """The memory of the tensors of one name, and which array of the host it holds, if it is known."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self.device = DeviceBlock(cuda)
+        self.host = PinnedBlock(cuda)
+        self._held: weakref.ref[FloatArray] | None = None
+
+    def holds(self, array: FloatArray) -> bool:
+        """Whether the device has this very array."""
+        return self._held is not None and self._held() is array
+
+    def keep(self, array: FloatArray) -> None:
+        """Says that the device has this array; nobody may change it from now on."""
+        array.flags.writeable = False
+        self._held = weakref.ref(array)
+
+    def forget(self) -> None:
+        """Says that the device's memory is about to be written."""
+        self._held = None
+
+    def free(self) -> None:
+        self.forget()
+        self.device.free()
+        self.host.free()
+
+
+class _Runner:
+    """An engine on one lane: its context, bound to shapes and memory, and its run once that is captured."""
+
+    def __init__(self, trt: Any, engine: LoadedEngine, stream: Stream) -> None:
+        self.engine = engine
+        with engine.making:
+            self.context = create_context(trt, engine.engine)
+            choose_profile(self.context, stream.handle)
+        self.shapes: dict[str, Shape] = {}
+        self._bound: tuple[Any, ...] = ()
+        self._runs = 0
+        self._captured: CapturedGraph | None = None
+
+    def shape(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Sets the inputs' shapes; gives the outputs'."""
+        if shapes != self.shapes:
+            self.release()
+            self.shapes = {}
+            for name, shape in shapes.items():
+                if not self.context.set_input_shape(name, shape):
+                    raise PolcError(
+                        f"TensorRT refuses the shape {list(shape)} of {name} in {self.engine.key.graph}"
+                    )
+            self.shapes = dict(shapes)
+        return {name: tuple(self.context.get_tensor_shape(name)) for name in self.engine.outputs}
+
+    def bind(self, addresses: Mapping[str, int], scratch: tuple[int, int]) -> None:
+        """Says where the tensors and the working memory are."""
+        wanted = (*addresses.items(), scratch)
+        if wanted == self._bound:
+            return
+        self.release()
+        give_scratch(self.context, *scratch)
+        for name, address in addresses.items():
+            self.context.set_tensor_address(name, address)
+        self._bound = wanted
+
+    def start(self, stream: Stream, error: LastError) -> None:
+        """Starts a run on the stream, as one captured piece where that is possible."""
+        if self._captured is None and self.engine.captured and self._runs >= RUNS_BEFORE_CAPTURE:
+            self._captured = self._capture(stream, error)
+        if self._captured is None:
+            self._enqueue(stream, error)
+        else:
+            stream.launch(self._captured)
+        self._runs += 1
+
+    def _enqueue(self, stream: Stream, error: LastError) -> None:
+        if not self.context.execute_async_v3(stream.handle):
+            raise PolcError(f"TensorRT failed in the graph {self.engine.key.graph}{error.take()}")
+
+    def _capture(self, stream: Stream, error: LastError) -> CapturedGraph | None:
+        """The run as one piece; None, now and later, where the engine cannot be captured."""
+        stream.begin_capture()
+        try:
+            self._enqueue(stream, error)
+        except PolcError:
+            self.engine.captured = False
+        try:
+            captured = stream.end_capture()
+        except CudaError:
+            self.engine.captured = False
+            return None
+        if self.engine.captured:
+            return captured
+        captured.free()
+        return None
+
+    def release(self) -> None:
+        """Forgets what was captured: it holds for one set of shapes and one place in memory."""
+        self._runs = 0
+        self._bound = ()
+        if self._captured is not None:
+            self._captured.free()
+            self._captured = None
+
+
+class Lane:
+    """One stream, its memory and its contexts; one thread at a time may use it.
+
+    Args:
+        trt: the module tensorrt.
+        cuda: the device.
+        error: what TensorRT's logger tells its errors to.
+    """
+
+    def __init__(self, trt: Any, cuda: Cuda, error: LastError) -> None:
+        self.trt = trt
+        self.cuda = cuda
+        self.error = error
+        self.owner: weakref.ref[threading.Thread] | None = None
+        self.stream = Stream(cuda)
+        self._scratch = DeviceBlock(cuda)
+        self._slots: dict[str, _Slot] = {}
+        self._runners: dict[int, _Runner] = {}
+
+    def run(
+        self, engine: LoadedEngine, feeds: Mapping[str, FloatArray], timed: bool = False
+    ) -> tuple[dict[str, FloatArray], float]:
+        """Outputs by name, and the seconds that the engine took on the device, 0 unless `timed`.
+
+        Args:
+            engine: one that admits the inputs' shapes.
+            feeds: its inputs, float32 and contiguous.
+            timed: whether to measure.
+
+        Raises:
+            PolcError: TensorRT or CUDA failed.
+        """
+        runner = self._runner(engine)
+        shapes = runner.shape({name: feeds[name].shape for name in engine.inputs})
+        for name in engine.inputs:
+            self._reserve(name, feeds[name].shape)
+        for name, shape in shapes.items():
+            self._reserve(name, shape)
+        size = scratch_size(engine.engine)
+        scratch = self._scratch.reserve(max(size, 1)), size
+        names = (*engine.inputs, *engine.outputs)
+        runner.bind({name: self._slots[name].device.address for name in names}, scratch)
+        for name in engine.inputs:
+            self._upload(name, feeds[name])
+        for name in engine.outputs:
+            self._slots[name].forget()
+        with self.stream.timed(timed):
+            runner.start(self.stream, self.error)
+        found = self._download(shapes)
+        for name in engine.kept:
+            self._slots[name].keep(found[name])
+        return found, self.stream.seconds() if timed else 0.0
+
+    def belongs_to(self, thread: threading.Thread) -> bool:
+        """Whether a thread had the lane last."""
+        return self.owner is not None and self.owner() is thread
+
+    def is_orphaned(self) -> bool:
+        """Whether the thread that had it last has ended."""
+        owner = None if self.owner is None else self.owner()
+        return owner is None or not owner.is_alive()
+
+    def free(self) -> None:
+        """Gives everything back."""
+        self.cuda.use()
+        self.stream.wait()
+        for runner in self._runners.values():
+            runner.release()
+        self._runners.clear()
+        for slot in self._slots.values():
+            slot.free()
+        self._slots.clear()
+        self._scratch.free()
+        self.stream.free()
+
+    def _runner(self, engine: LoadedEngine) -> _Runner:
+        if id(engine) not in self._runners:
+            self._runners[id(engine)] = _Runner(self.trt, engine, self.stream)
+        return self._runners[id(engine)]
+
+    def _reserve(self, name: str, shape: Shape) -> None:
+        slot = self._slots.setdefault(name, _Slot(self.cuda))
+        before = slot.device.address
+        if slot.device.reserve(4 * int(np.prod(shape, dtype=np.int64))) != before:
+            slot.forget()
+
+    def _upload(self, name: str, array: FloatArray) -> None:
+        """Copies an input to the device, unless it is there."""
+        slot = self._slots[name]
+        if slot.holds(array):
+            return
+        slot.forget()
+        np.copyto(slot.host.array(array.shape), array)
+        self.stream.to_device(slot.device.address, slot.host.address, array.nbytes)
+
+    def _download(self, shapes: Mapping[str, Shape]) -> dict[str, FloatArray]:
+        """Copies outputs to the host: the one place that waits for the device."""
+        staged = {}
+        for name, shape in shapes.items():
+            slot = self._slots[name]
+            staged[name] = slot.host.array(shape)
+            self.stream.to_host(slot.host.address, slot.device.address, staged[name].nbytes)
+        self.stream.wait()
+        return {name: array.copy() for name, array in staged.items()}

@@ -1,0 +1,1 @@
+"""Rate against distortion and accuracy, measured on real files."""

@@ -1,0 +1,1 @@
+"""Latency by stage, against what the machine could do."""

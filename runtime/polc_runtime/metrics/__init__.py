@@ -1,0 +1,1 @@
+"""What predictions and decoded images are measured by."""

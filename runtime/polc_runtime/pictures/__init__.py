@@ -1,0 +1,1 @@
+"""Images and class maps: reading, preparing and drawing them."""
