@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from polc_runtime.bundle.fields import parse_json
 from polc_runtime.errors import CheckpointError, first_line
 
-from .families.tinylic.keymap import from_official, official_key
+M = TypeVar("M", bound=nn.Module)
 
 METADATA_KEY = "polc"
 COUNTER = ".num_batches_tracked"
@@ -123,21 +123,31 @@ def fill(
     module.eval()
 
 
-def fill_official(
-    module: nn.Module,
-    expected: Mapping[str, Tensor],
-    official: Mapping[str, Tensor],
-    constants: tuple[str, ...] = (COUNTER,),
-) -> None:
-    """As `fill`, from tensors under official names; those that end like `constants` are passed over.
+def refuse_unknown(names: Iterable[str], known: Container[str], constants: tuple[str, ...]) -> None:
+    """Raises CheckpointError for names that are not known, unless they end like one of `constants`."""
+    if unknown := [name for name in names if name not in known and not name.endswith(constants)]:
+        raise CheckpointError(f"unknown weights: {some(unknown)}; is this a checkpoint of another model?")
+
+
+def build(make: Callable[[], M], fill_in: Callable[[M, dict[str, Tensor]], None]) -> M:
+    """A model with its weights, compared before it takes memory: dimensions may announce anything.
+
+    Args:
+        make: makes the model, with any weights.
+        fill_in: loads a model's weights, as `fill` does; called with the model and its parameters by name.
 
     Raises:
-        CheckpointError: as `fill`.
+        CheckpointError: the dimensions make no model, or what `fill_in` raises.
     """
-    known = {official_key(key) for key in expected}
-    if unknown := [key for key in official if key not in known and not key.endswith(constants)]:
-        raise CheckpointError(f"unknown weights: {some(unknown)}; is this a checkpoint of another model?")
-    fill(module, expected, from_official(official, expected), official_key)
+    try:
+        with torch.device("meta"):
+            outline = make()
+    except (RuntimeError, OverflowError, ValueError) as error:
+        raise CheckpointError(f"the dimensions make no model: {first_line(error)}") from None
+    fill_in(outline, dict(outline.named_parameters()))
+    model = make()
+    fill_in(model, dict(model.named_parameters()))
+    return model
 
 
 def some(keys: list[str], most: int = 5) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polc import Checkpoint, Codec, codec_id, load_checkpoint
+from polc import Checkpoint, CodecModel, codec_id, load_checkpoint
 from polc.backends.torchscript import TorchScriptBackend
-from polc.graphs import codec_graphs
 from polc_runtime import Bundle
 from polc_runtime.backends import BackendOptions
 from polc_runtime.bundle import Manifest
@@ -122,7 +121,7 @@ def export_bundle(
         manifest = _start(folder, base, checkpoint, options, report)
         manifest = add_tasks(folder, manifest, tasks, options.opset, report)
         if options.torchscript:
-            specs = [codec_graphs(checkpoint.codec), *(task.specs() for task in tasks)]
+            specs = [checkpoint.codec.graphs(), *(task.specs() for task in tasks)]
             graphs = [spec for group in specs for spec in group.values()]
             manifest = add_torchscript(folder, manifest, graphs, report)
         manifest, added = add_variants(folder, manifest, options.variants, report)
@@ -177,7 +176,7 @@ def _start(
 
 
 def _validate_torchscript(
-    made: Bundle, codec: Codec, tasks: Sequence[TaskExport], photo: Pixels, report: Report
+    made: Bundle, codec: CodecModel, tasks: Sequence[TaskExport], photo: Pixels, report: Report
 ) -> tuple[Check, ...]:
     """The same checks, of the TorchScript files."""
     backend = TorchScriptBackend(made, BackendOptions())

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from polc import Checkpoint, Codec, TaskModel, class_names, codec_id, load_checkpoint
-from polc.graphs import GraphSpec, task_graphs
+from polc import Checkpoint, CodecModel, TaskModel, class_names, codec_id, load_checkpoint
+from polc.graphs import GraphSpec
+from polc.tasks.graphs import task_graphs
 from polc_runtime.bundle import Task
 from polc_runtime.bundle.tasks import MAX_NAME
 from polc_runtime.errors import CheckpointError, UsageError
@@ -117,7 +118,7 @@ def _load(source: Stage2, family: str | None) -> Checkpoint:
     return checkpoint
 
 
-def _check_backbone(codec: Codec, identity: bytes, path: Path | None) -> None:
+def _check_backbone(codec: CodecModel, identity: bytes, path: Path | None) -> None:
     if (found := codec_id(codec)) != identity:
         raise CheckpointError(
             f"{path}: its backbone is another codec than the bundle's (codec_id {found.hex()[:8]}, expected "

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import onnx
 
-from polc import Codec, codec_id, fingerprint
-from polc.graphs import GraphSpec, codec_graphs
+from polc import CodecModel, codec_id, fingerprint
+from polc.graphs import GraphSpec
 from polc_runtime.bitstream.calibration import Tolerances
 from polc_runtime.bitstream.tables import EntropyTables
 from polc_runtime.bundle import FORMATS, TORCHSCRIPT, GraphFile, Manifest, StoredFile
@@ -28,7 +28,7 @@ ENTROPY_FILE = "entropy.npz"
 
 def write_bundle(
     folder: Path,
-    codec: Codec,
+    codec: CodecModel,
     tables: EntropyTables,
     name: str,
     opset: int = DEFAULT_OPSET,
@@ -63,7 +63,7 @@ def write_bundle(
         tools=tools(),
         notes=notes,
     )
-    manifest = _add_graphs(folder, manifest, codec_graphs(codec).values(), opset, report)
+    manifest = _add_graphs(folder, manifest, codec.graphs().values(), opset, report)
     write_manifest(folder, manifest)
     return manifest
 

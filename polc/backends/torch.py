@@ -14,9 +14,10 @@ from polc_runtime.errors import CheckpointError, UsageError
 
 from ..attention import attention_kernel
 from ..checkpoint import Checkpoint, load_checkpoint
-from ..families.tinylic.codec import Codec
-from ..graphs import GraphSpec, codec_graphs, task_graphs
+from ..graphs import GraphSpec
 from ..identity import codec_id
+from ..model import CodecModel
+from ..tasks.graphs import task_graphs
 from ..tasks.model import TaskModel
 from .device import DeviceClock, facts, settle, use_threads
 from .evaluation import evaluating
@@ -32,7 +33,7 @@ class TorchBackend(DeviceClock):
 
     Args:
         codec: the model; its device is where the graphs run.
-        graphs: more of them by name, such as `polc.graphs.task_graphs` gives; on the same device.
+        graphs: more of them by name, such as `polc.tasks.graphs.task_graphs` gives; on the same device.
         options: precision, threads, and whether native operators may serve.
     """
 
@@ -40,14 +41,16 @@ class TorchBackend(DeviceClock):
 
     def __init__(
         self,
-        codec: Codec,
+        codec: CodecModel,
         graphs: Mapping[str, GraphSpec] | None = None,
         options: BackendOptions | None = None,
     ) -> None:
-        super().__init__(codec.gain.device)
+        weight = next(codec.parameters())
+        super().__init__(weight.device)
+        self.dtype = weight.dtype
         self.codec = codec
         self.options = options or BackendOptions()
-        self.graphs = {**codec_graphs(codec), **(graphs or {})}
+        self.graphs = {**codec.graphs(), **(graphs or {})}
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `polc_runtime.backends.Backend.run`."""
@@ -55,8 +58,7 @@ class TorchBackend(DeviceClock):
             raise CheckpointError(f"the checkpoint has no graph {graph}; it has {', '.join(self.graphs)}")
         spec = self.graphs[graph]
         use_threads(self.options.threads)
-        dtype = self.codec.gain.dtype
-        tensors = [torch.from_numpy(inputs[name]).to(self.device, dtype) for name in spec.inputs]
+        tensors = [torch.from_numpy(inputs[name]).to(self.device, self.dtype) for name in spec.inputs]
         half = self.options.precision == "fp16" and not spec.exact
         native = self.options.native_ops and not spec.exact
         with (

@@ -15,7 +15,7 @@ from torch.export import Dim
 
 from polc.attention import attention_kernel
 from polc.backends.evaluation import evaluating
-from polc.graphs import GraphSpec
+from polc.graphs import GraphSpec, sizes_of
 from polc_runtime.bundle import Axes
 from polc_runtime.errors import ExportError, first_line
 
@@ -83,11 +83,7 @@ def _dynamic_axes(axes: Axes, units: Mapping[str, Any]) -> dict[int, Any]:
 
 
 def _example(name: str, axes: Axes) -> torch.Tensor:
-    sizes = []
-    for axis in axes:
-        factor, _, unit = str(axis).rpartition("*")
-        sizes.append(int(factor or 1) * EXAMPLE_SIZES[unit] if isinstance(axis, str) else axis)
-    return torch.rand(sizes) + (1 if name == "quality" else 0)
+    return torch.rand(sizes_of(axes, EXAMPLE_SIZES)) + (1 if name == "quality" else 0)
 
 
 def _tidy(model: onnx.ModelProto, spec: GraphSpec, metadata: Mapping[str, str]) -> None:

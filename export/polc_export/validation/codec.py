@@ -150,7 +150,7 @@ def check_round_trip(checks: Checks, codec: Codec, photo: Pixels) -> None:
 
 def validate(
     bundle: Bundle,
-    model: polc.Codec,
+    model: polc.CodecModel,
     photo: Pixels,
     report: Report = lambda line: None,
     backend: Backend | None = None,

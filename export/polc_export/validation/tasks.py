@@ -30,7 +30,7 @@ CASES = ((256, 256, 1.0), (256, 256, 8.0), (192, 320, 3.0), (320, 192, 5.5))
 
 def validate_tasks(
     bundle: Bundle,
-    model: polc.Codec,
+    model: polc.CodecModel,
     tasks: Sequence[TaskExport],
     photo: Pixels,
     report: Report = lambda line: None,

@@ -24,7 +24,7 @@ CASES = ((512, 512, 1.0), (512, 512, 4.5), (512, 512, 8.0))
 
 
 def measure_tolerances(
-    checks: Checks, bundle: Bundle, model: polc.Codec, photo: Pixels, report: Report
+    checks: Checks, bundle: Bundle, model: polc.CodecModel, photo: Pixels, report: Report
 ) -> Tolerances:
     """Codes a photo with ONNX Runtime and PyTorch, and compares their scales in every coding step.
 
