@@ -4,7 +4,6 @@ import pytest
 from formula import formula_codec
 
 from polc import preset, set_attention_kernel
-from polc.graphs import codec_graphs
 from polc_export.onnx.graph import export_graph
 from polc_export.torchscript import trace_graph
 
@@ -15,7 +14,7 @@ def test_an_export_leaves_kernels_and_modes_alone(export):
     codec.g_s.eval()
     set_attention_kernel(codec, "reference")
     set_attention_kernel(codec.h_s, "tiled")
-    spec = codec_graphs(codec)["hyper_synthesis"]
+    spec = codec.graphs()["hyper_synthesis"]
     before = [(getattr(m, "kernel", None), m.training) for m in codec.modules()]
     export(spec)
     assert [(getattr(m, "kernel", None), m.training) for m in codec.modules()] == before

@@ -5,7 +5,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from polc import Codec, preset, set_attention_kernel
-from polc.graphs import codec_graphs
 from polc_runtime.bench.speed.flops import Flops, graph_flops, padded_grid
 
 GRAPHS = ("analysis", "hyper_synthesis", *(f"context_{index}" for index in range(9)), "synthesis")
@@ -35,7 +34,7 @@ def inputs(spec, height, width, batch):
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize(("height", "width", "batch"), [(192, 256, 1), (512, 768, 2)])
 def test_matrix_work_is_what_torch_counts(codec, graph, height, width, batch):
-    spec = codec_graphs(codec.to("meta"))[graph]
+    spec = codec.to("meta").graphs()[graph]
     feeds = inputs(spec, height, width, batch)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         spec.module(*feeds.values())
