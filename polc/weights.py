@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from polc_runtime.bundle.fields import parse_json
 from polc_runtime.errors import CheckpointError, first_line
@@ -95,7 +96,8 @@ def fill(
     """Loads weights and makes the module ready for evaluation.
 
     Args:
-        module: what to fill; on the device `meta` its weights are compared and nothing is loaded.
+        module: what to fill; if its weights have no values (`meta`, fake tensors), shapes are compared and
+            nothing is loaded.
         expected: its weights, by name.
         state: what to put there, under the same names; step counters are passed over.
         shown: turns our names into those of the file, for the messages.
@@ -113,11 +115,11 @@ def fill(
             raise CheckpointError(
                 f"{shown(key)} gives {key} the shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
             )
-        if value.is_meta:
+        if not _has_values(value):
             continue
         if not state[key].float().sum().isfinite():  # as telling as a look at each value, and cheaper
             raise CheckpointError(f"{shown(key)} holds values that are not finite")
-    if any(value.is_meta for value in expected.values()):
+    if not all(map(_has_values, expected.values())):
         return
     module.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
     module.eval()
@@ -139,15 +141,28 @@ def build(make: Callable[[], M], fill_in: Callable[[M, dict[str, Tensor]], None]
     Raises:
         CheckpointError: the dimensions make no model, or what `fill_in` raises.
     """
-    try:
-        with torch.device("meta"):
-            outline = make()
-    except (RuntimeError, OverflowError, ValueError) as error:
-        raise CheckpointError(f"the dimensions make no model: {first_line(error)}") from None
+    outline = _outline(make)
     fill_in(outline, dict(outline.named_parameters()))
     model = make()
     fill_in(model, dict(model.named_parameters()))
     return model
+
+
+def _outline(make: Callable[[], M]) -> M:
+    """A model whose weights have shapes and no values."""
+    # Not every model can be made on meta: compressai makes some constants on the CPU. Nor can every one be made
+    # of fake tensors: truncated normal values are drawn until all fit.
+    for without_values in (torch.device("meta"), FakeTensorMode()):
+        try:
+            with without_values:
+                return make()
+        except (RuntimeError, OverflowError, ValueError) as error:
+            reason = first_line(error)
+    raise CheckpointError(f"the dimensions make no model: {reason}")
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return not (tensor.is_meta or isinstance(tensor, FakeTensor))
 
 
 def some(keys: list[str], most: int = 5) -> str:

@@ -3,9 +3,10 @@
 from polc_runtime.errors import CheckpointError
 
 from ..model import CodecFamily
+from .compressai.family import COMPRESSAI
 from .tinylic.family import TINYLIC
 
-CODEC_FAMILIES: tuple[CodecFamily, ...] = (TINYLIC,)
+CODEC_FAMILIES: tuple[CodecFamily, ...] = (TINYLIC, COMPRESSAI)
 """Asked in this order whose a checkpoint is."""
 DEFAULT_FAMILY = TINYLIC.name
 """The family of own checkpoints that name none."""
