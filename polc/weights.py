@@ -150,8 +150,8 @@ def build(make: Callable[[], M], fill_in: Callable[[M, dict[str, Tensor]], None]
 
 def _outline(make: Callable[[], M]) -> M:
     """A model whose weights have shapes and no values."""
-    # Not every model can be made on meta: compressai makes some constants on the CPU. Nor can every one be made
-    # of fake tensors: truncated normal values are drawn until all fit.
+    # compressai makes some constants on the CPU, which does not go with meta; and truncated normal values,
+    # which are drawn until all fit, do not go with fake tensors.
     for without_values in (torch.device("meta"), FakeTensorMode()):
         try:
             with without_values:

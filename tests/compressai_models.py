@@ -17,8 +17,9 @@ def random_model(name: str, n: int, m: int, seed: int = 0) -> Any:
     """One of compressai's own models, in evaluation mode, with its tables made.
 
     torch's initial weights make latents so small that every symbol is 0. Here the last layer of each
-    transform is scaled so that, for an image of noise, y has the standard deviation 3, z has 2, the means have
-    1, and the image 0.25 around 0.5; the scales are spread over 0.1 to 8. The prior's medians are not 0.
+    transform is scaled so that, for an image of noise, y has the standard deviation 3, z has 2, scales and
+    means have 1, and the image 0.25 around 0.5; the scales are then spread over 0.1 to 8 by their biases. The
+    prior's medians are not 0.
     """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
