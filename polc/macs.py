@@ -19,8 +19,8 @@ def macs_per_pixel(graphs: Mapping[str, GraphSpec], pad: Pad) -> dict[str, float
     """Multiply-accumulates of a codec's graphs per pixel of the padded image, by name.
 
     Counted are convolutions, linear layers and the two products of attention, on the smallest image that is
-    ever coded: where a neighbourhood is larger than the map, the map's size counts. Normalisation, activations
-    and factors are not counted; masked weights are.
+    ever coded: where a neighbourhood is larger than the map, the map's size counts. Masked weights count.
+    Normalisation, activations and factors do not.
 
     Args:
         graphs: the codec's, whose `h` and `w` count `pad.multiple` pixels.
