@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plain_decoder import Bundle, Decoded, step_views
+from plain_decoder import Bundle, Decoded
+from plain_plan import joined, step_views
 
 from polc_runtime import Codec
 from polc_runtime.backends import Backend, FloatArray
@@ -42,22 +43,19 @@ def plain_bundle(codec: Codec) -> Bundle:
 
 
 class RecordingBackend:
-    """A codec's backend that keeps z_hat and the means: with them, y_hat gives the decoded symbols away."""
+    """A codec's backend that keeps what goes in and comes out: it gives the decoded symbols away."""
 
     name = "recording"
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.z_hat = np.empty(0, np.float32)
-        self.means: list[FloatArray] = []
+        self.inputs: dict[str, Mapping[str, FloatArray]] = {}
+        self.outputs: dict[str, dict[str, FloatArray]] = {}
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `Backend.run`."""
         outputs = self.backend.run(graph, inputs)
-        if graph == "hyper_synthesis":
-            self.z_hat, self.means = inputs["z_hat"][0], []
-        if "means" in outputs:
-            self.means.append(outputs["means"].ravel())
+        self.inputs[graph], self.outputs[graph] = inputs, dict(outputs)
         return outputs
 
     def describe(self) -> dict[str, Any]:
@@ -69,17 +67,22 @@ class RecordingBackend:
 
 
 def polc_symbols(codec: Codec, data: bytes) -> tuple[list[np.ndarray], FloatArray]:
-    """The symbols of z and of the nine steps that polc decodes, and its y_hat.
+    """The symbols of z (none without one) and of the steps that polc decodes, and its y_hat.
 
     They are what polc's y_hat lies above its means by, which is exact for symbols below 2^22.
     """
-    backend = RecordingBackend(codec.backend)
+    backend, plan = RecordingBackend(codec.backend), plain_bundle(codec).plan
     y_hat = codec.over(backend).latent(data)
     medians = codec.bundle.entropy_tables().medians[:, None, None]
-    symbols = [np.rint(backend.z_hat - medians).ravel()]
-    for step, means in enumerate(backend.means):
-        values = np.concatenate([view.ravel() for view in step_views(y_hat, step)])
-        symbols.append(np.rint(values - means))
+    symbols = [np.zeros(0)]
+    if plan.hyper:
+        symbols = [np.rint(backend.inputs[plan.hyper["graph"]]["z_hat"][0] - medians).ravel()]
+    for step in plan.steps:
+        if step.graph is None:
+            means = joined(step_views(np.broadcast_to(medians, y_hat.shape), step))
+        else:
+            means = backend.outputs[step.graph].get("means", np.zeros(1)).ravel()
+        symbols.append(np.rint(joined(step_views(y_hat, step)) - means))
     return [part.astype("<i4") for part in symbols], y_hat
 
 

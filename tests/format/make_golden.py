@@ -24,6 +24,7 @@ from golden_format import (
     polc_symbols,
     symbol_hash,
 )
+from plain_plan import joined, nine_steps, step_views
 
 from polc_runtime import Codec
 from polc_runtime.bitstream.calibration import CalibrationWriter, Decisions, Edges, Tolerances
@@ -118,8 +119,7 @@ def order() -> list[dict[str, Any]]:
     cases = []
     for channels, rows, columns in ((4, 12, 12), (13, 12, 16), (14, 16, 12), (160, 12, 12), (320, 12, 12)):
         latent = np.arange(channels * rows * columns).reshape(channels, rows, columns)
-        steps = [np.concatenate([v.ravel() for v in plain_decoder.step_views(latent, s)]) for s in range(9)]
-        hashes = [symbol_hash(step) for step in steps]
+        hashes = [symbol_hash(joined(step_views(latent, step))) for step in nine_steps(channels)]
         cases.append({"channels": channels, "rows": rows, "columns": columns, "steps": hashes})
     return cases
 
