@@ -18,7 +18,10 @@ from polc_runtime.backends import Backend, FloatArray
 FOLDER = Path(__file__).parent
 RECORD = FOLDER / "golden.json"
 BUNDLE = "nano"
-"""The bundle that the golden files were made with (README.md says what to do when it is replaced)."""
+"""The bundle of version 1's golden files (README.md says what to do when it is replaced)."""
+PLANS = FOLDER / "plans"
+BUNDLES = {BUNDLE: BUNDLE, **{path.name: path for path in sorted(PLANS.iterdir())}}
+"""The golden files' bundles by name: the packaged one, and those of `plan_bundles` for version 2."""
 
 
 def load_record() -> dict[str, Any]:
@@ -49,13 +52,14 @@ class RecordingBackend:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.inputs: dict[str, Mapping[str, FloatArray]] = {}
-        self.outputs: dict[str, dict[str, FloatArray]] = {}
+        self.inputs: list[Mapping[str, FloatArray]] = []
+        self.outputs: list[dict[str, FloatArray]] = []
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `Backend.run`."""
         outputs = self.backend.run(graph, inputs)
-        self.inputs[graph], self.outputs[graph] = inputs, dict(outputs)
+        self.inputs.append(inputs)
+        self.outputs.append(dict(outputs))
         return outputs
 
     def describe(self) -> dict[str, Any]:
@@ -74,22 +78,33 @@ def polc_symbols(codec: Codec, data: bytes) -> tuple[list[np.ndarray], FloatArra
     backend, plan = RecordingBackend(codec.backend), plain_bundle(codec).plan
     y_hat = codec.over(backend).latent(data)
     medians = codec.bundle.entropy_tables().medians[:, None, None]
-    symbols = [np.zeros(0)]
+    outputs, symbols = iter(backend.outputs), [np.zeros(0)]
     if plan.hyper:
-        symbols = [np.rint(backend.inputs[plan.hyper["graph"]]["z_hat"][0] - medians).ravel()]
+        hyper_outputs = next(outputs)
+        symbols = [np.rint(backend.inputs[0]["z_hat"][0] - medians).ravel()]
     for step in plan.steps:
         if step.graph is None:
             means = joined(step_views(np.broadcast_to(medians, y_hat.shape), step))
         else:
-            means = backend.outputs[step.graph].get("means", np.zeros(1)).ravel()
+            found = hyper_outputs if step.graph == plan.hyper["graph"] else next(outputs)
+            means = found.get("means", np.zeros(1)).ravel()
         symbols.append(np.rint(joined(step_views(y_hat, step)) - means))
     return [part.astype("<i4") for part in symbols], y_hat
 
 
-def describe(data: bytes, decoded: Decoded) -> dict[str, Any]:
+def sampled(picture: np.ndarray) -> list[list[int]]:
+    """Row, column, red, green and blue of 25 pixels of a picture, or of fewer where it is small."""
+    rows, columns = ({side * i // 5 for i in range(5)} for side in picture.shape[:2])
+    places = [(row, column) for row in sorted(rows) for column in sorted(columns)]
+    return [[row, column, *picture[row, column].tolist()] for row, column in places]
+
+
+def describe(bundle: str, data: bytes, decoded: Decoded, picture: np.ndarray) -> dict[str, Any]:
     """A golden file's entry in `golden.json`."""
     container = decoded.container
     return {
+        "bundle": bundle,
+        "version": container.version,
         "sha256": hashlib.sha256(data).hexdigest(),
         "fingerprint": container.fingerprint,
         "codec_id": container.codec_id,
@@ -98,4 +113,5 @@ def describe(data: bytes, decoded: Decoded) -> dict[str, Any]:
         "quality": container.quality,
         "sections": [[kind, len(content)] for kind, content in container.sections],
         "symbols": [symbol_hash(part) for part in decoded.symbols],
+        "pixels": sampled(picture),
     }

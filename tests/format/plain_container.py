@@ -57,9 +57,12 @@ def split_sections(data: bytes, version: int) -> list[tuple[int, bytes]]:
     allowed = [[Z, Y, CHECKSUMS], [Z, Y, CHECKSUMS, CALIBRATION], [Y, CHECKSUMS]]
     if critical not in allowed[: version + 1]:
         raise ValueError(f"sections {critical}, not one of {allowed[: version + 1]}")
-    size = len(dict(sections)[CHECKSUMS])
+    checksums = dict(sections)[CHECKSUMS]
+    size = len(checksums)
     if size != 20 if version == 1 else size % 2 or not 4 <= size <= 130:
         raise ValueError(f"{size} bytes of checksums")
+    if Z not in critical and number(checksums, 0, 2):
+        raise ValueError("a checksum of z, without z")
     return sections
 
 
