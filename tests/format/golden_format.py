@@ -14,6 +14,7 @@ from plain_plan import joined, step_views
 
 from polc_runtime import Codec
 from polc_runtime.backends import Backend, FloatArray
+from polc_runtime.backends.wrapper import BackendWrapper
 
 FOLDER = Path(__file__).parent
 RECORD = FOLDER / "golden.json"
@@ -45,29 +46,20 @@ def plain_bundle(codec: Codec) -> Bundle:
     return Bundle(codec.bundle.path)
 
 
-class RecordingBackend:
+class RecordingBackend(BackendWrapper):
     """A codec's backend that keeps what goes in and comes out: it gives the decoded symbols away."""
 
-    name = "recording"
-
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+        super().__init__(backend)
         self.inputs: list[Mapping[str, FloatArray]] = []
         self.outputs: list[dict[str, FloatArray]] = []
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `Backend.run`."""
-        outputs = self.backend.run(graph, inputs)
+        outputs = super().run(graph, inputs)
         self.inputs.append(inputs)
-        self.outputs.append(dict(outputs))
+        self.outputs.append(outputs)
         return outputs
-
-    def describe(self) -> dict[str, Any]:
-        """See `Backend.describe`."""
-        return self.backend.describe()
-
-    def close(self) -> None:
-        """Leaves the wrapped backend open: it is the codec's."""
 
 
 def polc_symbols(codec: Codec, data: bytes) -> tuple[list[np.ndarray], FloatArray]:
