@@ -34,7 +34,7 @@ def load_reference(checkpoint: Path, task: str, codec_id: bytes) -> Backend:
         except ImportError as error:
             missing = error.name or error
             raise BackendUnavailable(
-                f"--checkpoint needs {missing}, which is not installed: {_INSTALL}"
+                f"the PyTorch model needs {missing}, which is not installed: {_INSTALL}"
             ) from None
         return factory(checkpoint, task, codec_id)
-    raise BackendUnavailable(f"--checkpoint needs the PyTorch model, which is not installed: {_INSTALL}")
+    raise BackendUnavailable(f"the PyTorch model is not installed: {_INSTALL}")
