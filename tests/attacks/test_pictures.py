@@ -8,6 +8,7 @@ import struct
 import pytest
 from PIL import Image
 
+from polc_runtime.datasets import read_labels
 from polc_runtime.errors import DataError, ImageError
 from polc_runtime.pictures.images import read_image
 
