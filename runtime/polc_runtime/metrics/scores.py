@@ -70,7 +70,7 @@ def class_iou(counts: Counts) -> list[float | None]:
 
 
 def pixel_figures(counts: Counts) -> dict[str, float | None]:
-    """Mean IoU, over the classes that are true or predicted somewhere, and the fraction of pixels that is right.
+    """Mean IoU, over the classes that are true or predicted somewhere, and the fraction of right pixels.
 
     Both are None where no pixel counts.
     """

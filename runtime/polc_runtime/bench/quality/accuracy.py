@@ -122,12 +122,10 @@ class Accuracy:
         scoring = SCORINGS[self.task.kind]
         lines = []
         for way, label in _LABELS.items():
-            values = self.results.get(column(way, scoring.headline), ())
-            pairs = [
-                (x, 100 * y) for x, y in zip(self.results[BPP], values) if x is not None and y is not None
-            ]
-            if pairs:
-                lines.append(Line(label, [x for x, _ in pairs], [y for _, y in pairs]))
+            rows = zip(self.results[BPP], self.results.get(column(way, scoring.headline), ()), strict=False)
+            points = [(x, 100 * y) for x, y in rows if x is not None and y is not None]
+            if points:
+                lines.append(Line(label, [x for x, _ in points], [y for _, y in points]))
         original = self.original.get(scoring.headline)
         levels = [] if original is None else [(ORIGINAL_LABEL, 100 * original)]
         count = len(self.per_image)
@@ -148,7 +146,7 @@ def accuracy(
     checkpoint: Path | None = None,
     progress: OnProgress | None = None,
 ) -> Accuracy:
-    """Measures a task's accuracy on labelled images: compresses, and predicts from the bytes, at every quality.
+    """Measures a task's accuracy on labelled images: compresses, and predicts from the bytes, at each quality.
 
     Images are scaled and cut first as the task's preprocessing says, label maps likewise; rates are those of
     the files made from the result. An image that cannot be used is left out and listed.
@@ -223,7 +221,7 @@ def column(way: str, figure: str) -> str:
 
 
 def read_truth(truth: Truth, size: tuple[int, int], task: Task, meanings: Mapping[int, int]) -> Classes:
-    """The class of an image, or those of its pixels, scaled and cut as the task's preprocessing does the image.
+    """The class of an image, or those of its pixels, scaled and cut as the task's preprocessing says.
 
     Args:
         truth: as data sets have it.

@@ -122,11 +122,13 @@ def rate_distortion(
         raise NothingMeasured(run.left_out)
     curves = _named_apart([*given, *measured, *against])
     comparisons = [compare(curves[0], other) for other in curves[1:]]
-    notices = dict.fromkeys(
-        [*_missing(measured), *(notice for each in comparisons for notice in each.notices)]
-    )
+    notices = _missing(measured) + [notice for each in comparisons for notice in each.notices]
     return RateDistortion(
-        tuple(curves), tuple(measured), tuple(comparisons), tuple(run.left_out), tuple(notices)
+        tuple(curves),
+        tuple(measured),
+        tuple(comparisons),
+        tuple(run.left_out),
+        tuple(dict.fromkeys(notices)),
     )
 
 
