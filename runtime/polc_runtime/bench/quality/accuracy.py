@@ -36,7 +36,7 @@ from ...trace import OnProgress, Steps
 from ..plot import Line, Plot
 from .codecs import PolcCoder, codec_facts, resolve_qualities
 from .curves import BPP, QUALITY, Column, Columns, ImageResult, mean_columns
-from .rate_distortion import Picture
+from .rate_distortion import Original
 
 LATENT, PIXELS, REFERENCE = "latent", "pixels", "reference"
 """Ways of predicting: the bundle's task graph, its pixel graph on the decompressed image, PyTorch."""
@@ -146,7 +146,7 @@ def accuracy(
     checkpoint: Path | None = None,
     progress: OnProgress | None = None,
 ) -> Accuracy:
-    """Measures a task's accuracy on labelled images: compresses, and predicts from the bytes, at each quality.
+    """Measures a task's accuracy: compresses labelled images, and predicts from the bytes, at each quality.
 
     Images are scaled and cut first as the task's preprocessing says, label maps likewise; rates are those of
     the files made from the result. An image that cannot be used is left out and listed.
@@ -189,7 +189,7 @@ def accuracy(
         reference = load_reference(checkpoint, wanted.name, codec.bundle.manifest.codec_id)
     ways = _predictors(codec, wanted, with_pixels, reference)
     meanings = label_map(len(wanted.classes), ignored, reduce_zero_label, NO_CLASS)
-    run = _Run(codec, wanted, resolve_qualities(PolcCoder(codec), qualities), ways, meanings)
+    run = _TaskRuns(codec, wanted, resolve_qualities(PolcCoder(codec), qualities), ways, meanings)
     steps = Steps(len(samples.samples), progress)
     for sample in samples.samples:
         notices = run.add(sample)
@@ -251,7 +251,7 @@ def read_truth(truth: Truth, size: tuple[int, int], task: Task, meanings: Mappin
     return np.where(planes[..., 1], NO_CLASS, planes[..., 0].astype(np.int64))
 
 
-class _Run:
+class _TaskRuns:
     """Counts a task's predictions, one image after another.
 
     Attributes:
@@ -284,7 +284,7 @@ class _Run:
             What had to be changed in the image to read it, in sentences.
         """
         try:
-            picture, notices = Picture.read(sample.image)
+            picture, notices = Original.read(sample.image)
             pixels = preprocess(picture.pixels, self.task.preprocessing)
             height, width = pixels.shape[:2]
             check_size(self.task, (height, width))

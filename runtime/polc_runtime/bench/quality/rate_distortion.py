@@ -114,7 +114,9 @@ def rate_distortion(
     items = find_images(images, recursive)
     coders = {as_coder(codec): wanted for codec, wanted in codecs.items()}
     plan = {coder: resolve_qualities(coder, wanted) for coder, wanted in coders.items()}
-    run = _Run(plan, choose_metrics(metrics), Steps(len(items) * sum(map(len, plan.values())), progress))
+    run = _CodecRuns(
+        plan, choose_metrics(metrics), Steps(len(items) * sum(map(len, plan.values())), progress)
+    )
     for item in items:
         run.add(item)
     measured = run.curves()
@@ -133,7 +135,7 @@ def rate_distortion(
 
 
 @dataclass(frozen=True)
-class Picture:
+class Original:
     """An image as every codec gets it."""
 
     name: str
@@ -141,14 +143,14 @@ class Picture:
     sha256: str
 
     @classmethod
-    def read(cls, item: ImageItem) -> tuple[Picture, tuple[str, ...]]:
+    def read(cls, item: ImageItem) -> tuple[Original, tuple[str, ...]]:
         """The image, and sentences on what had to be changed to read it."""
         pixels, notices = item.read()
         found = tuple(f"{item.where}: {notice}" for notice in notices)
         return cls(item.name, pixels, hashlib.sha256(pixels.tobytes()).hexdigest()), found
 
 
-class _Run:
+class _CodecRuns:
     """Measures one image after another with all codecs.
 
     Args:
@@ -166,7 +168,7 @@ class _Run:
     def add(self, item: ImageItem) -> None:
         """Measures an image; one that cannot be read, or not by a codec, is left out and listed."""
         try:
-            picture, notices = Picture.read(item)
+            picture, notices = Original.read(item)
         except FAILURES as error:
             self.left_out.append(LeftOut.of(item, error))
             self.steps.step(count=sum(map(len, self.plan.values())))
@@ -185,7 +187,7 @@ class _Run:
         return [self._curve(coder, found) for coder, found in self._results.items() if found]
 
     def _measure_all(
-        self, item: ImageItem, picture: Picture, coder: Coder, qualities: Sequence[float]
+        self, item: ImageItem, picture: Original, coder: Coder, qualities: Sequence[float]
     ) -> ImageResult:
         if coder not in self._warm:  # what a codec loads on first use is not part of its time
             coder.decode(coder.encode(picture.pixels, qualities[0]))

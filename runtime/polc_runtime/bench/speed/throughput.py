@@ -1,32 +1,27 @@
-"""How many pictures a second go through with several under way at once, and what they are busy with."""
+"""How many images a second are coded with several at once, and what the workers are busy with."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from ...agreement.settings import coding_steps
 from ...backends import DeviceTimed
-from ...cli.bench.latency import COMPRESS, DECOMPRESS
 from ...codec import Codec
 from ...codec.pipeline import Outcome, compress_many, decompress_many
 from ...pictures.images import Pixels, encode_image
-from ...trace import listening
-from .plan import Configuration
-from .ratios import CONTEXT, is_context
-from .stopwatch import SharedStopwatch
-
-R = TypeVar("R")
-
-Facts = dict[str, Any]
-Pipeline = Callable[[int, int], Iterator[Outcome[Any]]]
-"""Pictures and workers -> their outcomes."""
+from ...trace import Steps, listening
+from .instruments import SharedStopwatch
+from .plan import COMPRESS, DECOMPRESS, Configuration
+from .ratios import CONTEXT
+from .results import OperationTime, StageLoad, Throughput
 
 SYNTHETIC_FORMAT = ".jpg"
-"""What a picture that lies in no file is compressed from."""
+"""The file that a synthetic image is compressed from."""
 
 
 def measure_pipelines(
@@ -35,105 +30,106 @@ def measure_pipelines(
     pixels: Pixels,
     data: bytes,
     clock: DeviceTimed | None,
-    tell: Callable[[int], None],
-) -> list[Facts]:
-    """Throughput of compress and decompress for each number of pictures under way that is asked for.
+    single: Mapping[str, OperationTime],
+    steps: Steps,
+) -> tuple[Throughput, ...]:
+    """Throughput of compress and decompress for each number of workers that is asked for.
 
     Args:
         configuration: what is measured.
         codec: its graphs are spans of their own.
-        pixels: the picture.
+        pixels: the image, uint8 [H,W,3].
         data: its `.polc` file.
         clock: times graphs on their device; None for none.
-        tell: is told the number of each round that is done.
+        single: the operations one by one, by name.
+        steps: counts the rounds.
 
     Raises:
-        PolcError: the codec does not take the picture.
+        PolcError: the codec does not take the image.
     """
-    found: list[Facts] = []
+    found: list[Throughput] = []
     if not configuration.pipeline:
-        return found
-    pipelines = _pipelines(configuration, codec, _image_file(configuration, pixels), data)
-    for done, workers in enumerate(configuration.pipeline, 1 + configuration.repeats):
-        for operation, pipeline in pipelines.items():
-            facts = _measured(pipeline, workers, configuration.repeats, clock)
-            megapixels = configuration.picture.width * configuration.picture.height / 1e6
-            rate = {"megapixels_per_second": facts["images_per_second"] * megapixels}
-            found.append({"operation": operation, "workers": workers, **facts, **rate})
-        tell(1 + done)
-    return found
-
-
-def with_speedup(pipelines: Sequence[Facts], operations: Sequence[Mapping[str, Any]]) -> list[Facts]:
-    """Adds the ratio to the rate of the same operation one by one, which reads no image file."""
-    single = {each["operation"]: each["images_per_second"] for each in operations}
-    return [{**each, "speedup": each["images_per_second"] / single[each["operation"]]} for each in pipelines]
-
-
-def _pipelines(configuration: Configuration, codec: Codec, image: bytes, data: bytes) -> dict[str, Pipeline]:
-    quality = configuration.quality
-    known: dict[str, Pipeline] = {
-        COMPRESS: lambda count, workers: compress_many(codec, repeat(image, count), quality, workers),
-        DECOMPRESS: lambda count, workers: decompress_many(codec, repeat(data, count), workers),
-    }
-    return {name: known[name] for name in configuration.operations if name in known}
-
-
-def _image_file(configuration: Configuration, pixels: Pixels) -> bytes:
+        return ()
     path = configuration.picture.path
-    return encode_image(pixels, SYNTHETIC_FORMAT) if path is None else Path(path).read_bytes()
+    image = encode_image(pixels, SYNTHETIC_FORMAT) if path is None else Path(path).read_bytes()
+    for workers in configuration.pipeline:
+        for operation in (COMPRESS, DECOMPRESS):
+            if operation in configuration.operations:
+                item = image if operation == COMPRESS else data
+                pipeline = _Pipeline(codec, operation, item, configuration.quality, workers)
+                megapixels = configuration.picture.megapixels
+                found.append(pipeline.measure(configuration.repeats, clock, megapixels, single[operation]))
+        steps.step()
+    return tuple(found)
 
 
-def _measured(pipeline: Pipeline, workers: int, repeats: int, clock: DeviceTimed | None) -> Facts:
-    """Times `repeats` pictures a worker, after as many as may be under way that are not counted.
+class _Pipeline:
+    """One operation with several images at once."""
 
-    The clock starts with the outcome of the last uncounted one, when all workers are busy, and stops with the
-    last of all.
-    """
-    warmup, count = 2 * workers, repeats * workers
-    watch = SharedStopwatch()
-    with listening(watch):
-        outcomes = pipeline(warmup + count, workers)
-        for _ in range(warmup):
-            next(outcomes).result()
-        before, started = watch.seconds(), time.perf_counter()
-        if clock is not None:
-            clock.graph_seconds()
-        for outcome in outcomes:
-            outcome.result()
-        wall = time.perf_counter() - started
-    busy = watch.seconds()
-    busy.subtract(before)
-    on_device = None if clock is None else clock.graph_seconds()
-    return {
-        "images": count,
-        "seconds": wall,
-        "images_per_second": count / wall,
-        "stages": _stages(busy, on_device, count, wall, workers),
-        "device_busy": None if on_device is None else sum(on_device.values()) / wall,
-    }
+    def __init__(self, codec: Codec, operation: str, item: bytes, quality: float, workers: int) -> None:
+        self.codec, self.operation, self.item = codec, operation, item
+        self.quality, self.workers = quality, workers
+
+    def measure(
+        self, repeats: int, clock: DeviceTimed | None, megapixels: float, single: OperationTime
+    ) -> Throughput:
+        """Times `repeats` images a worker, after twice as many as workers that are not counted.
+
+        The clock starts with the outcome of the last uncounted one, when all workers are busy, and stops with
+        the last of all.
+        """
+        warmup, count = 2 * self.workers, repeats * self.workers
+        watch = SharedStopwatch()
+        with listening(watch):
+            outcomes = self._outcomes(warmup + count)
+            for _ in range(warmup):
+                next(outcomes).result()
+            before, started = watch.seconds(), time.perf_counter()
+            if clock is not None:
+                clock.graph_seconds()
+            for outcome in outcomes:
+                outcome.result()
+            wall = time.perf_counter() - started
+        busy = watch.seconds()
+        busy.subtract(before)
+        on_device = None if clock is None else clock.graph_seconds()
+        return Throughput(
+            operation=self.operation,
+            workers=self.workers,
+            images=count,
+            seconds=wall,
+            images_per_second=count / wall,
+            stages=self._stages(busy, on_device or {}, count, wall),
+            device_busy=None if on_device is None else sum(on_device.values()) / wall,
+            megapixels_per_second=megapixels * count / wall,
+            speedup=count / wall / single.images_per_second,
+        )
+
+    def _outcomes(self, count: int) -> Iterator[Outcome[Any]]:
+        if self.operation == COMPRESS:
+            return compress_many(self.codec, repeat(self.item, count), self.quality, self.workers)
+        return decompress_many(self.codec, repeat(self.item, count), self.workers)
+
+    def _stages(
+        self, busy: Counter[str], on_device: Mapping[str, float], count: int, wall: float
+    ) -> tuple[StageLoad, ...]:
+        steps = coding_steps(self.codec.bundle.manifest)
+        seconds, device = _folded(busy, steps), _folded(on_device, steps)
+        return tuple(
+            StageLoad(
+                stage=name,
+                seconds=value / count,
+                share=value / (wall * self.workers),
+                device_seconds=device[name] / count if name in device else None,
+            )
+            for name, value in seconds.items()
+        )
 
 
-def _stages(
-    busy: Counter[str], on_device: Mapping[str, float] | None, count: int, wall: float, workers: int
-) -> list[Facts]:
-    """Of each stage: seconds a picture, and its share of the time that the workers have between them."""
-    seconds, device = _folded(busy), _folded(on_device or {})
-    return [
-        {
-            "stage": name,
-            "seconds": value / count,
-            "share": value / (wall * workers),
-            "device_seconds": device[name] / count if name in device else None,
-        }
-        for name, value in seconds.items()
-    ]
-
-
-def _folded(seconds: Mapping[str, float]) -> dict[str, float]:
-    """With the nine context steps as one."""
+def _folded(seconds: Mapping[str, float], steps: Collection[str]) -> dict[str, float]:
+    """With the coding steps as one."""
     folded: dict[str, float] = {}
     for name, value in seconds.items():
-        key = CONTEXT if is_context(name) else name
+        key = CONTEXT if name in steps else name
         folded[key] = folded.get(key, 0.0) + value
     return folded

@@ -1,22 +1,29 @@
-"""Times of named stages of the codec's work, and of the graphs inside it."""
+"""What is read off a running codec: seconds of its stages and graphs, and the memory of the process."""
 
 from __future__ import annotations
 
+import contextlib
+import re
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ...backends import Backend, FloatArray
+from ...backends.wrapper import BackendWrapper
 from ...trace import listening, span
 
 OTHER = "other"
-"""The stage of all that no span covers."""
+"""The stage of everything that no span covers."""
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
 
 
 class Call(NamedTuple):
@@ -32,8 +39,8 @@ class Lap:
 
     Attributes:
         total: seconds of all of it.
-        stages: seconds of each stage, in the order of their beginnings; they sum to the total.
-        result: what the operation gave.
+        stages: seconds of each stage, in the order in which they begin; they sum to the total.
+        result: what the operation returned.
         device: seconds of each graph on its device, by the device's own clock; empty where it has none.
     """
 
@@ -65,7 +72,7 @@ class Stopwatch:
 
 
 class SharedStopwatch:
-    """A listener that several threads share: each has a `Stopwatch`, and the sums are of them all."""
+    """A listener that several threads share: each has a `Stopwatch`, and the sums are over all of them."""
 
     def __init__(self) -> None:
         self._own = threading.local()
@@ -103,42 +110,57 @@ def lap(work: Callable[[], Any], device: Callable[[], dict[str, float]] = dict) 
     return Lap(total, stages, result, device())
 
 
-class TimedBackend:
-    """A backend whose graphs are spans, called as they are, and which keeps a list of their runs.
+class TimedBackend(BackendWrapper):
+    """Makes every run of a graph a span of its name, and keeps a list of the runs.
 
-    What a backend returns are arrays of the host, so a run ends when its device has done it.
+    Backends return arrays of the host, so a run ends when its device has finished it.
 
     Args:
-        backend: runs them.
+        backend: runs the graphs.
     """
 
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.name = backend.name
+        super().__init__(backend)
         self.calls: list[Call] = []
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """See `Backend.run`."""
+        """Runs a graph, inside a span."""
         self.calls.append(Call(graph, {name: value.shape for name, value in inputs.items()}))
         with span(graph):
             return self.backend.run(graph, inputs)
 
-    def describe(self) -> dict[str, Any]:
-        """See `Backend.describe`."""
-        return self.backend.describe()
 
-    def close(self) -> None:
-        """See `Backend.close`."""
-        self.backend.close()
+def reset_peak() -> bool:
+    """Forgets the peak of memory so far; False where the system refuses."""
+    with contextlib.suppress(OSError):
+        _CLEAR_REFS.write_text(_RESET_PEAK)
+        return True
+    return False
 
 
-def spread(seconds: Sequence[float]) -> dict[str, float]:
-    """The least, the median, the mean, and the 90th and 99th percentile, interpolated, of seconds."""
-    median, p90, p99 = np.percentile(seconds, [50, 90, 99])
-    return {
-        "min": float(np.min(seconds)),
-        "median": float(median),
-        "mean": float(np.mean(seconds)),
-        "p90": float(p90),
-        "p99": float(p99),
-    }
+def peak_bytes() -> int | None:
+    """The most resident memory since `reset_peak`, or since the process started; None if unknown."""
+    found = _status("VmHWM")
+    return _lifetime_peak() if found is None else found
+
+
+def resident_bytes() -> int | None:
+    """Resident memory now; None if unknown."""
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int | None:
+    try:
+        match = re.search(rf"^{field}:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return 1024 * int(match[1]) if match else None
+
+
+def _lifetime_peak() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
