@@ -51,8 +51,9 @@ class Recorder(BackendWrapper):
         """Runs a graph, and keeps what a coding step gives."""
         outputs = self.backend.run(graph, inputs)
         if "scales" in outputs:
-            self.scales.append(outputs["scales"].ravel())
-            self.means.append(outputs["means"].ravel())
+            scales = outputs["scales"]
+            self.scales.append(scales.ravel())
+            self.means.append(outputs.get("means", np.zeros_like(scales)).ravel())
         return outputs
 
     def forget(self) -> None:
@@ -104,10 +105,10 @@ class CrossCoder:
         self.codec = codecs[_REFERENCE]
         self.tolerances, self.margin = tolerances, margin
         self.files = 0
-        tables, channels = self.codec.latent_coder.tables, self.codec.latent_coder.channels
+        tables, plan = self.codec.latent_coder.tables, self.codec.plan
         self.smallest_scale = float(tables.scale_table[0])
         self.recorders = [Recorder(codec.backend) for codec in codecs]
-        self.coders = [LatentCoder(recorder, tables, channels, tolerances) for recorder in self.recorders]
+        self.coders = [LatentCoder(recorder, tables, plan, tolerances) for recorder in self.recorders]
         self.quiet = [i for i, codec in enumerate(codecs) if not isinstance(codec.backend, NoisyBackend)]
         count = len(codecs)
         self.lost = {calibrated: np.zeros((count, count), np.int64) for calibrated in (False, True)}
@@ -125,11 +126,11 @@ class CrossCoder:
         """
         manifest = self.codec.bundle.manifest
         height, width = pixels.shape[:2]
-        code = quality_code(quality)
+        code = quality_code(quality, *manifest.quality_range)
         header = Header(manifest.fingerprint[:8], manifest.codec_id[:4], width, height, code)
-        y, z = self.codec.transforms.analyse(pad(pixels), header.quality)
+        y, z = self.codec.networks.analyse(pad(pixels, self.codec.plan.pad), header.quality)
         encoded = [coder.encode(y, z, header.quality) for coder in self.coders]
-        steps = len(self.tolerances.at(header.quality))
+        steps = len(self.codec.plan.steps)
         found = self._found.setdefault(header.quality, _Differences(len(self.coders), steps))
         before = {calibrated: int(lost.sum()) for calibrated, lost in self.lost.items()}
         known: dict[bytes, dict[bool, list[bool]]] = {}  # equal files decode equally, and are decoded once
@@ -216,6 +217,8 @@ class _Differences:
         """Takes the differences between all decoders of one file, but for those that lost it or add noise."""
         steps = len(self.scales)
         whole = [i for i in quiet if len(recorders[i].scales) == steps]
+        if len(recorders[_REFERENCE].scales) < steps:
+            return  # a codec whose steps have no graphs computes nothing that could differ
         for step in range(steps):
             first = recorders[_REFERENCE].scales[step]
             matters = first > 0.9 * smallest_scale  # below the table nothing is decided

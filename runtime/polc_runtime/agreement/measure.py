@@ -129,7 +129,7 @@ def agreement(
     items = find_images(images, recursive)
     tolerances = loaded.manifest.tolerances
     if exponents is not None:
-        tolerances = _fixed_tolerances(exponents, steps=len(tolerances.at(1.0)))
+        tolerances = _fixed_tolerances(exponents, steps=len(loaded.manifest.plan.steps))
     with _opened(parsed, loaded, checkpoint, tolerances) as codecs:
         coder = CrossCoder(codecs, tolerances, margin)
         left_out = _measure(coder, items, qualities, Steps(len(items) * len(qualities), progress))

@@ -12,25 +12,17 @@ import numpy as np
 from ..backends import Backend, BackendOptions, FloatArray, make_backend
 from ..backends.wrapper import BackendWrapper
 from ..bitstream.calibration import Tolerances
-from ..bitstream.schedule import STEP_COUNT
+from ..bitstream.plan import CodingPlan
 from ..bundle import Bundle
-from ..bundle.manifest import Manifest
 from ..errors import UsageError
 
 OPTIMISATIONS = ("off", "basic", "extended", "all")
 """Levels of ONNX Runtime's graph optimisation."""
 
-HYPER_SYNTHESIS = "hyper_synthesis"
-
 MEAN_ERROR = 2.0**-20
 """Relative size of the errors of means, about what float32 leaves of sums."""
 
 _SEED = 11276
-
-
-def coding_steps(manifest: Manifest) -> dict[str, int]:
-    """The graphs that are coding steps of a bundle, in their order: name -> number of the step."""
-    return {f"context_{index}": index for index in range(STEP_COUNT)}
 
 
 @dataclass(frozen=True)
@@ -97,7 +89,7 @@ class Setting:
             backend = TunableOnnxRuntime(bundle, options, self.optimisation or "basic", self.exact_native)
         if not self.noise:
             return backend
-        return NoisyBackend(backend, self.noise, tolerances, coding_steps(bundle.manifest))
+        return NoisyBackend(backend, self.noise, tolerances, bundle.manifest.plan)
 
 
 class NoisyBackend(BackendWrapper):
@@ -108,26 +100,27 @@ class NoisyBackend(BackendWrapper):
         noise: largest relative error, as a share of the tolerance for scales and of `MEAN_ERROR` for means;
             errors are uniform and independent.
         tolerances: for which files are calibrated.
-        steps: of `coding_steps`.
+        plan: of the model; names the graphs of the coding steps.
     """
 
-    def __init__(
-        self, backend: Backend, noise: float, tolerances: Tolerances, steps: Mapping[str, int]
-    ) -> None:
+    def __init__(self, backend: Backend, noise: float, tolerances: Tolerances, plan: CodingPlan) -> None:
         super().__init__(backend)
-        self.noise, self.tolerances, self.steps = noise, tolerances, steps
+        self.noise, self.tolerances = noise, tolerances
+        self.hyper = plan.hyper.graph if plan.hyper else None
+        self.steps = plan.step_numbers
         self._exponents = tolerances.at(1.0)
         self._random = np.random.default_rng(_SEED)
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Runs a graph, and disturbs the results of a coding step."""
-        if graph == HYPER_SYNTHESIS:
+        if graph == self.hyper:
             self._exponents = self.tolerances.at(float(inputs["quality"][0]))
         outputs = self.backend.run(graph, inputs)
         if graph in self.steps:
             tolerance = 2.0 ** -self._exponents[self.steps[graph]]
             outputs["scales"] = self._disturbed(outputs["scales"], tolerance)
-            outputs["means"] = self._disturbed(outputs["means"], MEAN_ERROR)
+            if "means" in outputs:
+                outputs["means"] = self._disturbed(outputs["means"], MEAN_ERROR)
         return outputs
 
     def describe(self) -> dict[str, Any]:

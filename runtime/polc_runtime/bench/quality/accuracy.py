@@ -287,7 +287,7 @@ class _TaskRuns:
             picture, notices = Original.read(sample.image)
             pixels = preprocess(picture.pixels, self.task.preprocessing)
             height, width = pixels.shape[:2]
-            check_size(self.task, (height, width))
+            check_size(self.task, self.codec.plan, (height, width))
             original_height, original_width = picture.pixels.shape[:2]
             truth = read_truth(sample.truth, (original_height, original_width), self.task, self.meanings)
             counts, columns = self._at_all_qualities(pixels, truth)

@@ -1,8 +1,8 @@
 """The process that measures one configuration of `latency`.
 
-It reads the configuration from standard input, and writes a report for each round of its work and the result,
-or the error as text. A process of its own gives each configuration its own threads, its own memory, and matrix
-products beside its runs.
+It reads the configuration from standard input, and writes a report for each round of its work and then the
+result, or the error as text. A process of its own gives each configuration its own threads, its own memory,
+and matrix products beside its runs.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ def _operations(
 ) -> dict[str, Operation]:
     """What is run, by name: whole operations, or for a batch the graph inside that takes one."""
     batch, quality, task = configuration.batch, configuration.quality, configuration.task
-    level = np.full(batch, quality_code(quality) / QUALITY_UNIT, np.float32)
+    code = quality_code(quality, *codec.bundle.manifest.quality_range)
+    level = np.full(batch, code / QUALITY_UNIT, np.float32)
     found: dict[str, Operation] = {}
     for operation in configuration.operations:
         if operation == INFER:
@@ -156,7 +157,7 @@ def _operations(
         elif batch == 1:
             found[operation] = lambda: codec.decompress(data)
         elif operation == COMPRESS:
-            images = {"image": np.repeat(to_tensor(pad(pixels)), batch, 0), "quality": level}
+            images = {"image": np.repeat(to_tensor(pad(pixels, codec.plan.pad)), batch, 0), "quality": level}
             found["analysis"] = _graph(codec, "analysis", images)
         else:
             latents = {"y_hat": np.repeat(codec.latent(data)[None], batch, 0), "quality": level}

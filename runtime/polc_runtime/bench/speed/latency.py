@@ -80,7 +80,7 @@ def latency(
         backends: names of backends.
         device: `cpu` or `cuda`.
         checkpoint: weights of the bundle's model, for the backend `torch`.
-        attentions: `native`, `portable`; None for both where ONNX Runtime has both, else the backend's choice.
+        attentions: `native`, `portable`; None for both where ONNX Runtime has both, else the backend's own.
         precision: `fp32` or `fp16`, of the graphs that may be either.
         quality: of the compression.
         task: what `infer` predicts.
@@ -147,7 +147,7 @@ def _check(bundle: Bundle, pictures: Sequence[TimedImage], quality: float, task:
         if problem := DEFAULT_LIMITS.size_problem(picture.width, picture.height):
             raise UsageError(problem)
         if task is not None:
-            check_size(bundle.manifest.task(task), (picture.height, picture.width))
+            check_size(bundle.manifest.task(task), bundle.manifest.plan, (picture.height, picture.width))
 
 
 def _measured(configuration: Configuration, steps: Steps) -> ConfigurationTime | Unmeasured:

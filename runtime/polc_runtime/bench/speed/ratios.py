@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...agreement.settings import coding_steps
-from ...bundle.manifest import Manifest
+from ...bitstream.plan import CodingPlan
+from ...bundle import Manifest
 from ...codec.latent import ENTROPY, SYMBOLS
 from .flops import graph_flops, padded_grid
 from .instruments import Call, Lap
 from .results import OperationTime, Pair, StageTime, Timing
 
 ANALYSIS, SYNTHESIS = "analysis", "synthesis"
-HYPER = ("hyper_analysis", "hyper_synthesis")
-"""Graphs of the hyper networks; where there is no hyper_analysis, the analysis includes it."""
+HYPER_ANALYSIS = "hyper_analysis"
+"""Graph of the hyper-analysis; where it does not run, the analysis includes it."""
 
 CONTEXT = "context steps"
 """What the coding steps are called together."""
@@ -59,8 +59,7 @@ def operation_time(
     """
     stages = _Stages(laps, _flops(calls, manifest), rate)
     names = tuple(dict.fromkeys(name for each in laps for name in each.stages))
-    known = coding_steps(manifest)
-    steps = tuple(name for name in names if name in known)
+    steps = tuple(name for name in names if name in manifest.plan.step_numbers)
     total = Timing.of([each.total for each in laps])
     return OperationTime(
         operation=operation,
@@ -68,7 +67,7 @@ def operation_time(
         stages=tuple(stages.row(name, (name,)) for name in names),
         context_steps=stages.row(CONTEXT, steps) if steps else None,
         coding_steps=steps,
-        ratios=_ratios(stages, names, steps, _TRANSFORMS.get(operation)),
+        ratios=_ratios(stages, names, manifest.plan, _TRANSFORMS.get(operation)),
         images_per_second=work.images / total.median,
         megapixels_per_second=work.megapixels / total.median,
         peak_bytes=work.peak,
@@ -122,19 +121,19 @@ def _flops(calls: Sequence[Call], manifest: Manifest) -> dict[str, float | None]
     """The arithmetic of each graph over all its runs; None where it is not known."""
     found: dict[str, float | None] = {}
     for graph, shapes in calls:
-        grid = padded_grid(shapes)
-        flops = graph_flops(manifest, graph, *grid) if grid else None
-        before = found.get(graph, 0.0)
+        grid = padded_grid(manifest, shapes)
         batch = next(iter(shapes.values()))[0]
-        found[graph] = None if flops is None or before is None else before + batch * flops
+        flops = graph_flops(manifest, graph, *grid, batch) if grid else None
+        before = found.get(graph, 0.0)
+        found[graph] = None if flops is None or before is None else before + flops
     return found
 
 
 def _ratios(
-    stages: _Stages, names: Sequence[str], steps: Sequence[str], transform: str | None
+    stages: _Stages, names: Sequence[str], plan: CodingPlan, transform: str | None
 ) -> dict[str, Pair | None]:
     """The ratios that an operation is judged by; None where there is nothing to divide by."""
-    whole, context = stages.seconds(names).pair, stages.seconds(steps).pair
+    whole, context = stages.seconds(names).pair, stages.seconds([*plan.step_numbers]).pair
     ratios = {
         "context_to_whole": context.over(whole),
         "entropy_to_whole": stages.seconds((ENTROPY,)).pair.over(whole),
@@ -143,7 +142,7 @@ def _ratios(
     if transform is None:
         return ratios
     limit, main = stages.limit((transform,)), stages.seconds((transform,)).pair
-    entropy_networks = stages.seconds((*steps, *HYPER)).pair
+    entropy_networks = stages.seconds([*{*plan.exact_graphs, HYPER_ANALYSIS}]).pair
     return {
         f"{transform}_to_limit": main.over(limit),
         f"whole_to_{transform}_limit": whole.over(limit),

@@ -9,7 +9,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from ...agreement.settings import coding_steps
 from ...backends import DeviceTimed
 from ...codec import Codec
 from ...codec.pipeline import Outcome, compress_many, decompress_many
@@ -113,7 +112,7 @@ class _Pipeline:
     def _stages(
         self, busy: Counter[str], on_device: Mapping[str, float], count: int, wall: float
     ) -> tuple[StageLoad, ...]:
-        steps = coding_steps(self.codec.bundle.manifest)
+        steps = self.codec.plan.step_numbers
         seconds, device = _folded(busy, steps), _folded(on_device, steps)
         return tuple(
             StageLoad(
