@@ -197,7 +197,7 @@ def to_classes(
         first, last = np.flatnonzero(known)[[0, -1]]
         raise DataError(
             f"{name}: holds the label {wrong[0]}, but the labels of {classes} classes are {first}..{last}; "
-            "add it to the ignored labels, or set reduce_zero_label where files count classes from 1"
+            "ignore it, or set reduce_zero_label=True where files count classes from 1"
         )
     return found
 

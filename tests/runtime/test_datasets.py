@@ -60,7 +60,9 @@ def test_a_name_of_two_classes_is_no_class(tmp_path):
 
 
 def test_pictures_outside_of_folders_are_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"a.png: is not in the folder of a class; expected .*/CLASS/IMAGE, or a CSV file"):
+    with pytest.raises(
+        DataError, match=r"a.png: is not in the folder of a class; expected .*/CLASS/IMAGE, or a CSV file"
+    ):
         find_samples(put(tmp_path, "a.png", "beagle/b.png"), PETS)
 
 
@@ -71,7 +73,10 @@ def test_classes_from_a_csv_file(tmp_path, heading):
     csv.write_text(f"{heading}a.png,Maine Coon\nsub/b.png, 4\n\n", encoding="utf-8")
     found = find_samples(tmp_path, PETS, csv)
     assert labels(found) == {"a.png": 0, "sub/b.png": 4}
-    assert [sample.image.source.path for sample in found.samples] == [tmp_path / "a.png", tmp_path / "sub/b.png"]
+    assert [sample.image.source.path for sample in found.samples] == [
+        tmp_path / "a.png",
+        tmp_path / "sub/b.png",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -146,13 +151,17 @@ def test_labels_may_count_classes_from_one():
     labels = [[0, 1, 2, 3, 255]]
     assert classes(labels, (255,), reduce_zero_label=True) == [[-1, 0, 1, 2, -1]]
     assert classes(labels, (2, 255), reduce_zero_label=True) == [[-1, 0, -1, 2, -1]]
-    with pytest.raises(DataError, match=r"a.png: holds the label 255, but the labels of 3 classes are 1\.\.3;"):
+    with pytest.raises(
+        DataError, match=r"a.png: holds the label 255, but the labels of 3 classes are 1\.\.3;"
+    ):
         classes(labels, (), reduce_zero_label=True)
 
 
 @pytest.mark.parametrize("labels", [[[0, 7]], [[3]]])
 def test_a_label_that_is_no_class_is_an_error_that_says_what_to_do(labels):
-    message = rf"holds the label {max(labels[0])}, but the labels of 3 classes are 0\.\.2; .* reduce_zero_label"
+    message = (
+        rf"holds the label {max(labels[0])}, but the labels of 3 classes are 0\.\.2; .* reduce_zero_label"
+    )
     with pytest.raises(DataError, match=message):
         classes(labels, (255,))
 

@@ -1,13 +1,15 @@
-"""Times of stages: what spans count, and what their spread is."""
+"""Times of stages: what spans count, and how they are summed up."""
 
 import threading
 import time
 from contextvars import copy_context
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from polc_runtime.bench.speed.stopwatch import OTHER, SharedStopwatch, Stopwatch, TimedBackend, lap, spread
+from polc_runtime.bench.speed.instruments import OTHER, SharedStopwatch, Stopwatch, TimedBackend, lap
+from polc_runtime.bench.speed.results import Timing
 from polc_runtime.trace import listening, span
 
 
@@ -84,10 +86,9 @@ def test_timed_backend_runs_what_it_wraps_and_lists_its_calls():
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 100])
-def test_spread_is_numpys(count):
+def test_a_timing_is_numpys(count):
     seconds = np.random.default_rng(count).gamma(2.0, 0.1, count)
-    found = spread(list(seconds))
-    assert found == pytest.approx(
+    assert asdict(Timing.of(list(seconds))) == pytest.approx(
         {
             "min": seconds.min(),
             "median": np.median(seconds),
