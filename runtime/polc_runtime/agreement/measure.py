@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Agreement:
         margin: how many times the largest difference the proposed tolerances are, at least.
         proposed_tolerances: for the bundle's manifest.
         qualities: differences and costs at each quality.
-        left_out: images that could not be coded.
+        failures: images that were left out.
         tools: versions of what measured.
         machine: the processor.
     """
@@ -59,7 +59,7 @@ class Agreement:
     margin: float
     proposed_tolerances: Tolerances
     qualities: tuple[QualityAgreement, ...]
-    left_out: tuple[LeftOut, ...]
+    failures: tuple[LeftOut, ...]
     tools: dict[str, Any]
     machine: dict[str, Any]
 
@@ -67,17 +67,10 @@ class Agreement:
         """As JSON-able data."""
         return {
             "command": "agreement",
-            "bundle": self.bundle,
-            "settings": list(self.settings),
-            "files_of_each": self.files_of_each,
-            "lost": self.lost,
-            "lost_without_calibration": self.lost_without_calibration,
-            "margin": self.margin,
+            **vars(self),
             "proposed_tolerances": self.proposed_tolerances.to_list(),
             "qualities": [asdict(each) for each in self.qualities],
-            "failures": [each.to_dict() for each in self.left_out],
-            "tools": self.tools,
-            "machine": self.machine,
+            "failures": [each.to_dict() for each in self.failures],
         }
 
 
@@ -130,7 +123,8 @@ def agreement(
     tolerances = loaded.manifest.tolerances
     if exponents is not None:
         tolerances = _fixed_tolerances(exponents, steps=len(loaded.manifest.plan.steps))
-    with _opened(parsed, loaded, checkpoint, tolerances) as codecs:
+    with ExitStack() as stack:
+        codecs = [stack.enter_context(_open(each, loaded, checkpoint, tolerances)) for each in parsed]
         coder = CrossCoder(codecs, tolerances, margin)
         left_out = _measure(coder, items, qualities, Steps(len(items) * len(qualities), progress))
         described = [codec.backend.describe() for codec in codecs]
@@ -145,7 +139,7 @@ def agreement(
         margin=margin,
         proposed_tolerances=coder.proposed(),
         qualities=coder.qualities(),
-        left_out=tuple(left_out),
+        failures=tuple(left_out),
         tools=tool_facts(),
         machine=machine_facts(),
     )
@@ -162,24 +156,11 @@ def _fixed_tolerances(exponents: Sequence[int], steps: int) -> Tolerances:
     return Tolerances(((1.0, tuple(int(e) for e in exponents) * (steps if len(exponents) == 1 else 1)),))
 
 
-@contextmanager
-def _opened(
-    settings: Sequence[Setting], bundle: Bundle, checkpoint: Path | None, tolerances: Tolerances
-) -> Iterator[list[Codec]]:
-    """A codec of each setting, of one bundle.
-
-    Raises:
-        BackendUnavailable: one of them cannot run here; the message names it.
-    """
-    with ExitStack() as stack:
-        codecs = []
-        for setting in settings:
-            try:
-                backend = setting.open(bundle, checkpoint, tolerances)
-            except BackendUnavailable as error:
-                raise BackendUnavailable(f"setting {setting.text}: {error}") from None
-            codecs.append(stack.enter_context(Codec(bundle, backend)))
-        yield codecs
+def _open(setting: Setting, bundle: Bundle, checkpoint: Path | None, tolerances: Tolerances) -> Codec:
+    try:
+        return Codec(bundle, setting.open(bundle, checkpoint, tolerances))
+    except BackendUnavailable as error:
+        raise BackendUnavailable(f"setting {setting.text}: {error}") from None
 
 
 def _measure(

@@ -66,6 +66,10 @@ class LeftOut:
         message = str(explain(error) if isinstance(error, OSError) else error) or "not enough memory"
         return cls(item.where, message.removeprefix(f"{item.where}: "), codec)
 
+    def __str__(self) -> str:
+        """The image, the reason, and the codec."""
+        return f"{self.image}: {self.error}{f' ({self.codec})' if self.codec else ''}"
+
     def to_dict(self) -> dict[str, str]:
         """As JSON-able data."""
         return {name: value for name, value in vars(self).items() if value is not None}

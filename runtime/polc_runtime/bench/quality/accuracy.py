@@ -63,18 +63,15 @@ class Accuracy:
     """A task's accuracy at each quality.
 
     Attributes:
-        name: bundle and task.
-        description: how it was measured, for people.
         results: rates, means over the images; and figures of all images together, by name. Figures of other
             ways of predicting than from latents have the way before their names.
         original: figures of the original pixels; empty where they were not predicted from.
         per_image: each image's own numbers.
         left_out: images that could not be used.
         notices: sentences on how labels were read.
-        task: what is predicted.
         iou: of a segmentation: way of predicting -> class -> IoU at each quality.
         ignored: of a segmentation: labels that do not count.
-        tool: what measured.
+        tool: versions of what measured.
         codec: the bundle, and what runs it.
     """
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, features
@@ -95,26 +94,17 @@ def codec_facts(codec: Codec) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class PillowFormat:
-    """A format that Pillow writes.
-
-    Attributes:
-        description: of the options, for people.
-        format: Pillow's name.
-        options: of Pillow, besides the quality.
-        library: what Pillow writes it with, a name in `PIL.features`.
-        qualities: measured unless others are asked for.
-    """
+class PillowFormat(NamedTuple):
+    """A format that Pillow writes: its name, options besides the quality, and library (in `PIL.features`)."""
 
     description: str
     format: str
-    options: Mapping[str, Any]
+    options: dict[str, Any]
     library: str
     qualities: tuple[int, ...]
 
 
-PILLOW: dict[str, PillowFormat] = {
+PILLOW = {
     "jpeg": PillowFormat(
         "JPEG 4:2:0, optimised Huffman tables, not progressive",
         "JPEG",
@@ -155,12 +145,11 @@ class PillowCoder:
             ImageError: the format cannot hold the image.
         """
         stream = io.BytesIO()
+        name, options = self.format.format, self.format.options
         try:
-            Image.fromarray(pixels).save(
-                stream, self.format.format, quality=round(quality), **self.format.options
-            )
+            Image.fromarray(pixels).save(stream, name, quality=round(quality), **options)
         except (OSError, ValueError) as error:
-            raise ImageError(f"cannot be written as {self.format.format} ({first_line(error)})") from None
+            raise ImageError(f"cannot be written as {name} ({first_line(error)})") from None
         return stream.getvalue()
 
     def decode(self, data: bytes) -> Pixels:

@@ -7,9 +7,9 @@ import re
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,47 +50,35 @@ class Lap:
     device: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass
 class Stopwatch:
-    """A listener of `polc_runtime.trace`: seconds by name; an outer span's are without its inner ones."""
+    """A listener of `polc_runtime.trace` for any number of threads: seconds by name, without inner spans'."""
 
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    _inside: float = 0.0
+    def __init__(self) -> None:
+        self._own = threading.local()
+        self._all: list[dict[str, float]] = []
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Times a span."""
-        before, self._inside = self._inside, 0.0
-        self.seconds[name] += 0.0
+        """Times a span of the calling thread."""
+        own = self._own
+        if not hasattr(own, "seconds"):
+            own.seconds, own.inside = {}, 0.0
+            self._all.append(own.seconds)
+        before, own.inside = own.inside, 0.0
+        own.seconds.setdefault(name, 0.0)
         started = time.perf_counter()
         try:
             yield
         finally:
             spent = time.perf_counter() - started
-            self.seconds[name] += spent - self._inside
-            self._inside = before + spent
-
-
-class SharedStopwatch:
-    """A listener that several threads share: each has a `Stopwatch`, and the sums are over all of them."""
-
-    def __init__(self) -> None:
-        self._own = threading.local()
-        self._all: list[Stopwatch] = []
-
-    def __call__(self, name: str) -> AbstractContextManager[None]:
-        """Times a span of the calling thread."""
-        if not hasattr(self._own, "watch"):
-            self._own.watch = Stopwatch()
-            self._all.append(self._own.watch)
-        timed: AbstractContextManager[None] = self._own.watch(name)
-        return timed
+            own.seconds[name] += spent - own.inside
+            own.inside = before + spent
 
     def seconds(self) -> Counter[str]:
-        """Seconds by name, of the spans that have ended."""
+        """Seconds by name, of the spans that have ended, over all threads."""
         total: Counter[str] = Counter()
-        for watch in list(self._all):
-            total.update(watch.seconds.copy())
+        for seconds in list(self._all):
+            total.update(seconds.copy())
         return total
 
 
@@ -106,8 +94,8 @@ def lap(work: Callable[[], Any], device: Callable[[], dict[str, float]] = dict) 
         started = time.perf_counter()
         result = work()
         total = time.perf_counter() - started
-    stages = {**watch.seconds, OTHER: total - sum(watch.seconds.values())}
-    return Lap(total, stages, result, device())
+    seconds = watch.seconds()
+    return Lap(total, {**seconds, OTHER: total - sum(seconds.values())}, result, device())
 
 
 class TimedBackend(BackendWrapper):

@@ -62,15 +62,11 @@ class Configuration:
 
     Attributes:
         bundle: its folder.
-        backend: name.
-        device: where it is asked to run, cpu or cuda.
-        checkpoint: file of the model's weights, for the backend that runs these; None for none.
+        device: where the backend is asked to run, cpu or cuda.
+        checkpoint: file of the model's weights, for the backend that runs these.
         attention: native or portable; None where the backend has no such choice.
-        precision: fp32 or fp16.
         threads: of one graph, and of matrix products.
         batch: images in one run of a graph.
-        picture: what is coded.
-        quality: of the compression.
         task: what is inferred; None for nothing.
         operations: of `OPERATIONS`.
         warmup: runs of each that are not counted, at least 1.

@@ -53,15 +53,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class StageTime:
-    """One stage of an operation.
+    """One stage of an operation: a graph, or another span of `polc_runtime.trace`.
 
     Attributes:
-        stage: a graph, or another span of `polc_runtime.trace`.
-        seconds: by the host's clock.
         share: the median over that of the whole operation.
-        device_seconds: of a graph on its device, without copies; None where no device timed it.
+        device_seconds: on the graph's device, without copies; None where no device timed it.
         gemm_flops: arithmetic of convolutions and linear layers, two for a multiply-add; None if unknown.
-        gflops_per_second: `gemm_flops` over the median.
         limit_seconds: what `gemm_flops` take at the rate of matrix products.
         ratio: time over limit.
     """
@@ -78,12 +75,10 @@ class StageTime:
 
 @dataclass(frozen=True)
 class OperationTime:
-    """An operation, such as `compress`.
+    """An operation, such as `compress`; of a batch its only graph.
 
     Attributes:
-        operation: its name, or that of its only graph where a batch runs.
-        seconds: of the whole.
-        stages: its parts; in each run their seconds sum to the whole's.
+        stages: in each run their seconds sum to the whole's.
         context_steps: the coding steps together; None where there are none.
         coding_steps: names of the stages that are coding steps.
         ratios: what the operation is judged by; None where there is nothing to divide by.
@@ -124,7 +119,6 @@ class StageLoad:
     """One stage while several images are coded at once.
 
     Attributes:
-        stage: a graph, or another span of `polc_runtime.trace`.
         seconds: for each image.
         share: of the time that the workers have together.
         device_seconds: for each image on the device; None where no device timed it.
@@ -138,15 +132,11 @@ class StageLoad:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Many images, several of them at once.
+    """An operation on many images, as many of them at once as there are workers.
 
     Attributes:
-        operation: `compress` or `decompress`.
-        workers: images at once.
         images: that were counted.
         seconds: of all of them.
-        images_per_second: images over seconds.
-        stages: what the workers did.
         device_busy: part of the time in which a graph ran on the device; None where no device timed graphs.
         megapixels_per_second: of pixels before padding.
         speedup: the rate over that of the same operation one by one, which reads no image file.
@@ -182,7 +172,6 @@ class MatrixRate:
         best_gflops: the largest single sample.
         limit_of: library and shape of the limit.
         samples: of each product.
-        rates: of every product.
     """
 
     limit_gflops: float
@@ -197,7 +186,6 @@ class ConfigurationTime:
     """What one configuration took.
 
     Attributes:
-        configuration: what was measured.
         device: where the graphs ran.
         device_clock: what timed them there; None for nothing.
         described: what the backend says of itself.
@@ -207,8 +195,6 @@ class ConfigurationTime:
         peak_since: `operation`, or `start` where the system cannot reset the peak.
         load: runnable processes of the machine in the last minute; None if unknown.
         sgemm: the rate of matrix products in the same process.
-        operations: their times.
-        pipelines: their throughput.
     """
 
     configuration: Configuration
@@ -226,17 +212,11 @@ class ConfigurationTime:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""
+        own = {name: value for name, value in vars(self).items() if name != "configuration"}
         return {
             **asdict(self.configuration),
             "title": self.configuration.title,
-            "device": self.device,
-            "device_clock": self.device_clock,
-            "described": self.described,
-            "coder": self.coder,
-            "file_bytes": self.file_bytes,
-            "start_bytes": self.start_bytes,
-            "peak_since": self.peak_since,
-            "load": self.load,
+            **own,
             "sgemm": asdict(self.sgemm),
             "operations": [each.to_dict() for each in self.operations],
             "pipelines": [asdict(each) for each in self.pipelines],
@@ -250,20 +230,21 @@ class Unmeasured:
     configuration: str
     error: str
 
+    def __str__(self) -> str:
+        """Both, in one line."""
+        return f"{self.configuration}: {self.error}"
+
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of every configuration.
+    """Times of every configuration, and what failed instead.
 
     Attributes:
         tool: versions of what measured.
         machine: the processor.
         bundle: name, path, fingerprint and codec_id.
-        quality: of the compression.
         warmup: runs of each operation that were not counted.
         repeats: runs that were.
-        failed: configurations that could not be measured.
-        configurations: the others.
     """
 
     tool: dict[str, Any]
@@ -280,12 +261,7 @@ class Latency:
         return {
             "command": COMMAND,
             "format": FORMAT,
-            "tool": self.tool,
-            "machine": self.machine,
-            "bundle": self.bundle,
-            "quality": self.quality,
-            "warmup": self.warmup,
-            "repeats": self.repeats,
+            **vars(self),
             "failed": [asdict(each) for each in self.failed],
             "configurations": [each.to_dict() for each in self.configurations],
         }

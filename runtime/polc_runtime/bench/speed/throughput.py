@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
@@ -14,8 +13,8 @@ from ...codec import Codec
 from ...codec.pipeline import Outcome, compress_many, decompress_many
 from ...pictures.images import Pixels, encode_image
 from ...trace import Steps, listening
-from .instruments import SharedStopwatch
-from .plan import COMPRESS, DECOMPRESS, Configuration
+from .instruments import Stopwatch
+from .plan import COMPRESS, DECOMPRESS, Configuration, TimedImage
 from .ratios import CONTEXT
 from .results import OperationTime, StageLoad, Throughput
 
@@ -47,82 +46,72 @@ def measure_pipelines(
         PolcError: the codec does not take the image.
     """
     found: list[Throughput] = []
-    if not configuration.pipeline:
-        return ()
-    path = configuration.picture.path
-    image = encode_image(pixels, SYNTHETIC_FORMAT) if path is None else Path(path).read_bytes()
     for workers in configuration.pipeline:
         for operation in (COMPRESS, DECOMPRESS):
             if operation in configuration.operations:
-                item = image if operation == COMPRESS else data
-                pipeline = _Pipeline(codec, operation, item, configuration.quality, workers)
-                megapixels = configuration.picture.megapixels
-                found.append(pipeline.measure(configuration.repeats, clock, megapixels, single[operation]))
+                item = data if operation == DECOMPRESS else _image_file(configuration.picture, pixels)
+                one_by_one = single[operation].images_per_second
+                found.append(_measure(configuration, codec, operation, item, workers, clock, one_by_one))
         steps.step()
     return tuple(found)
 
 
-class _Pipeline:
-    """One operation with several images at once."""
+def _image_file(picture: TimedImage, pixels: Pixels) -> bytes:
+    return encode_image(pixels, SYNTHETIC_FORMAT) if picture.path is None else Path(picture.path).read_bytes()
 
-    def __init__(self, codec: Codec, operation: str, item: bytes, quality: float, workers: int) -> None:
-        self.codec, self.operation, self.item = codec, operation, item
-        self.quality, self.workers = quality, workers
 
-    def measure(
-        self, repeats: int, clock: DeviceTimed | None, megapixels: float, single: OperationTime
-    ) -> Throughput:
-        """Times `repeats` images a worker, after twice as many as workers that are not counted.
+def _measure(
+    configuration: Configuration,
+    codec: Codec,
+    operation: str,
+    item: bytes,
+    workers: int,
+    clock: DeviceTimed | None,
+    one_by_one: float,
+) -> Throughput:
+    """Times `repeats` images a worker, after twice as many as workers that are not counted.
 
-        The clock starts with the outcome of the last uncounted one, when all workers are busy, and stops with
-        the last of all.
-        """
-        warmup, count = 2 * self.workers, repeats * self.workers
-        watch = SharedStopwatch()
-        with listening(watch):
-            outcomes = self._outcomes(warmup + count)
-            for _ in range(warmup):
-                next(outcomes).result()
-            before, started = watch.seconds(), time.perf_counter()
-            if clock is not None:
-                clock.graph_seconds()
-            for outcome in outcomes:
-                outcome.result()
-            wall = time.perf_counter() - started
-        busy = watch.seconds()
-        busy.subtract(before)
-        on_device = None if clock is None else clock.graph_seconds()
-        return Throughput(
-            operation=self.operation,
-            workers=self.workers,
-            images=count,
-            seconds=wall,
-            images_per_second=count / wall,
-            stages=self._stages(busy, on_device or {}, count, wall),
-            device_busy=None if on_device is None else sum(on_device.values()) / wall,
-            megapixels_per_second=megapixels * count / wall,
-            speedup=count / wall / single.images_per_second,
+    The clock starts with the outcome of the last uncounted one, when all workers are busy, and stops with the
+    last of all.
+    """
+    warmup, count = 2 * workers, configuration.repeats * workers
+    items, watch = repeat(item, warmup + count), Stopwatch()
+    with listening(watch):
+        outcomes: Iterator[Outcome[Any]] = (
+            compress_many(codec, items, configuration.quality, workers)
+            if operation == COMPRESS
+            else decompress_many(codec, items, workers)
         )
-
-    def _outcomes(self, count: int) -> Iterator[Outcome[Any]]:
-        if self.operation == COMPRESS:
-            return compress_many(self.codec, repeat(self.item, count), self.quality, self.workers)
-        return decompress_many(self.codec, repeat(self.item, count), self.workers)
-
-    def _stages(
-        self, busy: Counter[str], on_device: Mapping[str, float], count: int, wall: float
-    ) -> tuple[StageLoad, ...]:
-        steps = self.codec.plan.step_numbers
-        seconds, device = _folded(busy, steps), _folded(on_device, steps)
-        return tuple(
-            StageLoad(
-                stage=name,
-                seconds=value / count,
-                share=value / (wall * self.workers),
-                device_seconds=device[name] / count if name in device else None,
-            )
-            for name, value in seconds.items()
+        for _ in range(warmup):
+            next(outcomes).result()
+        before, started = watch.seconds(), time.perf_counter()
+        if clock is not None:
+            clock.graph_seconds()
+        for outcome in outcomes:
+            outcome.result()
+        wall = time.perf_counter() - started
+    busy = watch.seconds()
+    busy.subtract(before)
+    on_device = None if clock is None else clock.graph_seconds()
+    coding = codec.plan.step_numbers
+    device = _folded(on_device or {}, coding)
+    stages = tuple(
+        StageLoad(
+            name, value / count, value / (wall * workers), device[name] / count if name in device else None
         )
+        for name, value in _folded(busy, coding).items()
+    )
+    return Throughput(
+        operation=operation,
+        workers=workers,
+        images=count,
+        seconds=wall,
+        images_per_second=count / wall,
+        stages=stages,
+        device_busy=None if on_device is None else sum(on_device.values()) / wall,
+        megapixels_per_second=configuration.picture.megapixels * count / wall,
+        speedup=count / wall / one_by_one,
+    )
 
 
 def _folded(seconds: Mapping[str, float], steps: Collection[str]) -> dict[str, float]:

@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..console import say
-from ..options import CodecChoice, Reporting, codec_choice, force, reporting
+from ..options import CodecChoice, Reporting, codec_choice, reporting
 from .options import (
+    Outputs,
     ShownProgress,
-    check_outputs,
     checkpoint_option,
-    csv_option,
-    document_option,
-    finish,
-    json_text,
+    conclude,
     number_list,
-    plot_option,
+    outputs,
     write,
 )
 
@@ -86,21 +83,15 @@ Examples:
     "Predict by this checkpoint's PyTorch model on the same latents too, and say how often both agree; on "
     "the backend torch, the model that runs."
 )
-@document_option
-@csv_option
-@plot_option
-@force
+@outputs("output", "csv", "plot")
 @codec_choice
 @reporting
 def accuracy(
     folder: Path,
-    output: Path | None,
-    csv: Path | None,
-    plot: Path | None,
-    force: bool,
+    checkpoint: Path | None,
+    outputs: Outputs,
     codec_choice: CodecChoice,
     reporting: Reporting,
-    checkpoint: Path | None,
     **options: Any,
 ) -> int:
     """Measure a task's accuracy on labelled images: compress, and predict from the bytes, at every quality.
@@ -113,29 +104,19 @@ def accuracy(
     """
     from ...bench import accuracy as measure
     from ...bench import draw
-    from ...bench.plot import check_plot
-    from ...pictures.listing import NothingMeasured
     from .text import rows_of, table_csv
 
-    check_outputs([output, csv, plot], force)
-    if plot is not None:
-        check_plot(plot)
+    outputs.check()
     with codec_choice.load(checkpoint) as codec, ShownProgress("accuracy", reporting.verbose) as progress:
-        try:
-            found = measure(codec, data=folder, checkpoint=checkpoint, progress=progress, **options)
-        except NothingMeasured as error:
-            finish(error.left_out)
-            raise
+        found = measure(codec, data=folder, checkpoint=checkpoint, progress=progress, **options)
     rows: list[dict[str, Any]] = [*rows_of(found.results)]
     if found.original:
         rows.append({"quality": ORIGINAL, **found.original})
-    write(output, f"{json_text(found.to_dict())}\n".encode(), force)
-    write(csv, table_csv(rows), force)
-    write(plot, draw(found.plot(), plot.suffix) if plot else b"", force)
+    if outputs.plot is not None:
+        write(outputs.plot, draw(found.plot(), outputs.plot.suffix), outputs.force)
     for notice in found.notices:
         say(f"notice: {notice}")
-    click.echo(json_text(found.to_dict()) if reporting.as_json else _text(found))
-    return finish(found.left_out)
+    return conclude(found.to_dict(), _text(found), outputs, reporting, found.left_out, table_csv(rows))
 
 
 def _text(found: Accuracy) -> str:

@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..options import Reporting, force, recursive, reporting
-from .options import (
-    ShownProgress,
-    check_outputs,
-    document_option,
-    finish,
-    json_text,
-    number_list,
-    write,
-)
+from ..options import Reporting, recursive, reporting
+from .options import Outputs, ShownProgress, conclude, number_list, outputs
 
 if TYPE_CHECKING:
     from ...agreement import Agreement
@@ -80,11 +72,10 @@ Examples:
     callback=number_list,
     help="Calibrate for tolerances of 2^-N, one for all coding steps or one for each. Default: the bundle's.",
 )
-@document_option
-@force
+@outputs("output")
 @recursive
 @reporting
-def agreement(output: Path | None, force: bool, reporting: Reporting, **options: Any) -> int:
+def agreement(outputs: Outputs, reporting: Reporting, **options: Any) -> int:
     """Measure how far ways to run a model agree: every IMAGE is encoded with each, and decoded with all.
 
     Files are decoded twice, with their calibration and without; those that do not give the encoder's symbols
@@ -92,18 +83,11 @@ def agreement(output: Path | None, force: bool, reporting: Reporting, **options:
     must tolerate: the command proposes tolerances, by quality and coding step, for a bundle's manifest.
     """
     from ...agreement import agreement as measure
-    from ...pictures.listing import NothingMeasured
 
-    check_outputs([output], force)
+    outputs.check()
     with ShownProgress("agreement", reporting.verbose) as progress:
-        try:
-            found = measure(**options, progress=progress)
-        except NothingMeasured as error:
-            finish(error.left_out)
-            raise
-    write(output, f"{json_text(found.to_dict())}\n".encode(), force)
-    click.echo(json_text(found.to_dict()) if reporting.as_json else _text(found))
-    return finish(found.left_out)
+        found = measure(**options, progress=progress)
+    return conclude(found.to_dict(), _text(found), outputs, reporting, found.failures)
 
 
 def _text(found: Agreement) -> str:

@@ -7,24 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ...errors import UsageError
-from ..console import fail, say
-from ..options import Reporting, device, force, reporting
-from .options import (
-    ShownProgress,
-    check_outputs,
-    checkpoint_option,
-    csv_option,
-    document_option,
-    json_text,
-    words,
-    write,
-)
+from ..console import say
+from ..options import Reporting, device, reporting
+from .options import Outputs, ShownProgress, checkpoint_option, conclude, outputs, words
 
 T = TypeVar("T")
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -157,16 +147,12 @@ Examples:
     help="Measure the throughput too, of compress from image files and of decompress, with N images at "
     "once: reading, networks and entropy coding overlap.",
 )
-@document_option
-@csv_option
-@force
+@outputs("output", "csv")
 @reporting
 def latency(
     images: tuple[str, ...],
     bundle: str | None,
-    output: Path | None,
-    csv: Path | None,
-    force: bool,
+    outputs: Outputs,
     reporting: Reporting,
     **options: Any,
 ) -> int:
@@ -180,14 +166,10 @@ def latency(
     from ...bundle.bundle import DEFAULT_BUNDLE, names_none
     from .latency_text import latency_csv, latency_text
 
-    check_outputs([output, csv], force)
+    outputs.check()
     if names_none(bundle):
         say(f"notice: using the bundle {DEFAULT_BUNDLE} that comes with polc; name another by --bundle")
     with ShownProgress("latency", reporting.verbose) as progress:
         found = measure(bundle, images, **options, progress=progress)
-    write(output, f"{json_text(found.to_dict())}\n".encode(), force)
-    write(csv, latency_csv(found), force)
-    click.echo(json_text(found.to_dict()) if reporting.as_json else latency_text(found, reporting.verbose))
-    for each in found.failed:
-        fail(f"{each.configuration}: {each.error}")
-    return 2 if found.failed else 0
+    text = latency_text(found, reporting.verbose)
+    return conclude(found.to_dict(), text, outputs, reporting, found.failed, latency_csv(found))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,10 +17,7 @@ from ...errors import UsageError
 from ...files.outputs import Target
 from ...trace import Progress
 from ..console import bar_wanted, fail, say
-from ..options import Decorator
-
-if TYPE_CHECKING:
-    from ...pictures.listing import LeftOut
+from ..options import Decorator, Reporting, force, grouped
 
 
 def numbers(value: str) -> tuple[float, ...]:
@@ -84,25 +82,76 @@ class ShownProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.__exit__(kind, value, trace)
+        for each in getattr(value, "left_out", ()):  # of a measurement that had to leave out every image
+            fail(str(each))
 
 
-def check_outputs(paths: Collection[Path | None], force: bool) -> None:
-    """Checks before a measurement that its outputs can be written.
+@dataclass(frozen=True)
+class Outputs:
+    """Files to write results to, each only if it is named."""
 
-    Raises:
-        UsageError: a file exists, or two outputs are one file.
+    force: bool
+    output: Path | None = None
+    csv: Path | None = None
+    plot: Path | None = None
+
+    def check(self) -> None:
+        """Checks before a measurement that every file can be written.
+
+        Raises:
+            UsageError: a file exists, two outputs are one file, or a plot has an unknown suffix.
+            BackendUnavailable: matplotlib is not installed.
+        """
+        wanted = [path for path in (self.output, self.csv, self.plot) if path is not None]
+        if len(set(wanted)) < len(wanted):
+            raise UsageError("two outputs have one name; give each its own")
+        for path in wanted:
+            check_free(path, self.force)
+        if self.plot is not None:
+            from ...bench.plot import check_plot
+
+            check_plot(self.plot)
+
+
+def conclude(
+    document: dict[str, Any],
+    text: str,
+    outputs: Outputs,
+    reporting: Reporting,
+    failed: Sequence[object],
+    table: bytes = b"",
+) -> int:
+    """Writes and prints what was measured.
+
+    Args:
+        document: the result.
+        text: the result for people.
+        outputs: where to write it.
+        reporting: how to print it.
+        failed: what was left out, and why; a line each.
+        table: the result as CSV.
+
+    Returns:
+        The exit code.
     """
-    wanted = [path for path in paths if path is not None]
-    if len(set(wanted)) < len(wanted):
-        raise UsageError("two outputs have one name; give each its own")
-    for path in wanted:
-        Target(path, make_folders=True).check(force)
+    if outputs.output is not None:
+        write(outputs.output, f"{json_text(document)}\n".encode(), outputs.force)
+    if outputs.csv is not None:
+        write(outputs.csv, table, outputs.force)
+    click.echo(json_text(document) if reporting.as_json else text)
+    for each in failed:
+        fail(str(each))
+    return 2 if failed else 0
 
 
-def write(path: Path | None, data: bytes, force: bool) -> None:
-    """Writes an output, and the folders it lies in; nothing where it is not wanted."""
-    if path is not None:
-        Target(path, make_folders=True).write(data, force)
+def check_free(path: Path, force: bool) -> None:
+    """Raises UsageError if a file exists and `force` is not given."""
+    Target(path, make_folders=True).check(force)
+
+
+def write(path: Path, data: bytes, force: bool) -> None:
+    """Writes a file, and the folders it lies in."""
+    Target(path, make_folders=True).write(data, force)
 
 
 def json_text(document: object) -> str:
@@ -110,31 +159,29 @@ def json_text(document: object) -> str:
     return json.dumps(document, indent=2, allow_nan=False)
 
 
-def finish(left_out: Iterable[LeftOut]) -> int:
-    """Prints a line for each image that was left out; returns the exit code."""
-    code = 0
-    for each in left_out:
-        fail(f"{each.image}: {each.error}{f' ({each.codec})' if each.codec else ''}")
-        code = 2
-    return code
+def outputs(*names: str) -> Decorator:
+    """The options of `Outputs` that a command has, and `--force`."""
+    return grouped("outputs", Outputs, {"force": force, **{name: _OUTPUTS[name] for name in names}})
 
 
-csv_option = click.option(
-    "--csv", metavar="FILE", type=click.Path(path_type=Path), help="Write the numbers as CSV."
-)
-document_option = click.option(
-    "-o",
-    "--output",
-    metavar="FILE.json",
-    type=click.Path(path_type=Path),
-    help="Write the JSON document to a file.",
-)
-plot_option = click.option(
-    "--plot",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Draw the curves over the rate: .png, .svg or .pdf. Needs matplotlib.",
-)
+_OUTPUTS = {
+    "output": click.option(
+        "-o",
+        "--output",
+        metavar="FILE.json",
+        type=click.Path(path_type=Path),
+        help="Write the JSON document to a file.",
+    ),
+    "csv": click.option(
+        "--csv", metavar="FILE", type=click.Path(path_type=Path), help="Write the numbers as CSV."
+    ),
+    "plot": click.option(
+        "--plot",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Draw the curves over the rate: .png, .svg or .pdf. Needs matplotlib.",
+    ),
+}
 
 
 def checkpoint_option(what: str) -> Decorator:

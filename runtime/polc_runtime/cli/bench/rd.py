@@ -15,18 +15,8 @@ import click
 
 from ...errors import DataError, UsageError
 from ..console import say
-from ..options import CodecChoice, Reporting, codec_choice, force, recursive, reporting
-from .options import (
-    ShownProgress,
-    check_outputs,
-    csv_option,
-    finish,
-    json_text,
-    numbers,
-    plot_option,
-    words,
-    write,
-)
+from ..options import CodecChoice, Reporting, codec_choice, recursive, reporting
+from .options import Outputs, ShownProgress, check_free, conclude, json_text, numbers, outputs, words, write
 
 if TYPE_CHECKING:
     from ...bench import Curve, RateDistortion
@@ -102,13 +92,12 @@ Examples:
 @click.option(
     "-o",
     "--output",
+    "folder",
     metavar="OUT",
     type=click.Path(path_type=Path),
     help="Write what was measured in CompressAI's JSON: a .json file for one codec, or a folder for several.",
 )
-@csv_option
-@plot_option
-@force
+@outputs("csv", "plot")
 @recursive
 @codec_choice
 @reporting
@@ -119,10 +108,8 @@ def rd(
     metrics: tuple[str, ...] | None,
     results: Path | None,
     against: tuple[Path, ...],
-    output: Path | None,
-    csv: Path | None,
-    plot: Path | None,
-    force: bool,
+    folder: Path | None,
+    outputs: Outputs,
     recursive: bool,
     codec_choice: CodecChoice,
     reporting: Reporting,
@@ -135,17 +122,13 @@ def rd(
     the worst image.
     """
     from ...bench import draw, rate_distortion
-    from ...bench.plot import check_plot
     from ...bench.quality.codecs import as_coder
-    from ...pictures.listing import NothingMeasured
     from .text import curves_csv
 
     if not arguments and results is None:
         raise UsageError("there is nothing to measure: name IMAGES, or --results FILE.json")
     plan = _plan(codecs, qualities) if arguments else {}
-    check_outputs([csv, plot], force)
-    if plot is not None:
-        check_plot(plot)
+    outputs.check()
     given = [] if results is None else _read(results)
     others = [curve for path in against for curve in _read(path)]
     with ExitStack() as stack, ShownProgress("rd", reporting.verbose) as progress:
@@ -154,24 +137,21 @@ def rd(
         for name, wanted in plan.items():
             coder = as_coder(stack.enter_context(codec_choice.load()) if name == POLC else name)
             coders[coder] = wanted
-            if output is not None:
-                files[coder.name] = _result_file(output, coder.name, len(plan))
-        check_outputs(files.values(), force)
-        try:
-            found = rate_distortion(
-                arguments, coders, metrics, given, others, recursive=recursive, progress=progress
-            )
-        except NothingMeasured as error:
-            finish(error.left_out)
-            raise
-    for curve in found.measured if output else ():
-        write(files[curve.name], f"{json_text(curve.to_dict())}\n".encode(), force)
-    write(csv, curves_csv(found.curves), force)
-    write(plot, draw(found.plot(), plot.suffix) if plot else b"", force)
+            if folder is not None:
+                files[coder.name] = _result_file(folder, coder.name, len(plan))
+                check_free(files[coder.name], outputs.force)
+        found = rate_distortion(
+            arguments, coders, metrics, given, others, recursive=recursive, progress=progress
+        )
+    for curve in found.measured if files else ():
+        write(files[curve.name], f"{json_text(curve.to_dict())}\n".encode(), outputs.force)
+    if outputs.plot is not None:
+        write(outputs.plot, draw(found.plot(), outputs.plot.suffix), outputs.force)
     for notice in found.notices:
         say(f"notice: {notice}")
-    click.echo(json_text(found.to_dict()) if reporting.as_json else _text(found))
-    return finish(found.left_out)
+    return conclude(
+        found.to_dict(), _text(found), outputs, reporting, found.left_out, curves_csv(found.curves)
+    )
 
 
 def _plan(codecs: tuple[str, ...], qualities: Qualities) -> dict[str, tuple[float, ...] | None]:
