@@ -35,7 +35,7 @@ from ...pictures.preprocess import preprocess
 from ...trace import OnProgress, Steps
 from ..plot import Line, Plot
 from .codecs import PolcCoder, codec_facts, resolve_qualities
-from .curves import BPP, QUALITY, Column, Columns, ImageResult, mean_columns
+from .curves import BPP, QUALITY, Column, Columns, ImageResult, columns_of, mean_columns
 from .rate_distortion import Original
 
 LATENT, PIXELS, REFERENCE = "latent", "pixels", "reference"
@@ -281,11 +281,11 @@ class _TaskRuns:
             What had to be changed in the image to read it, in sentences.
         """
         try:
-            picture, notices = Original.read(sample.image)
-            pixels = preprocess(picture.pixels, self.task.preprocessing)
+            image, notices = Original.read(sample.image)
+            pixels = preprocess(image.pixels, self.task.preprocessing)
             height, width = pixels.shape[:2]
             check_size(self.task, self.codec.plan, (height, width))
-            original_height, original_width = picture.pixels.shape[:2]
+            original_height, original_width = image.pixels.shape[:2]
             truth = read_truth(sample.truth, (original_height, original_width), self.task, self.meanings)
             counts, columns = self._at_all_qualities(pixels, truth)
             original = self._from_original(pixels, truth)
@@ -297,7 +297,7 @@ class _TaskRuns:
             self.totals[way] = [total + each for total, each in zip(before, found, strict=True)]
         if original is not None:
             self.original = original if self.original is None else self.original + original
-        self.images.append(ImageResult(picture.name, width, height, picture.sha256, columns))
+        self.images.append(ImageResult(image.name, width, height, image.sha256, columns))
         return notices
 
     def results(self) -> Columns:
@@ -326,7 +326,7 @@ class _TaskRuns:
             rates.append({QUALITY: quality, BPP: 8 * len(data) / area, "bytes": len(data)})
             same = agreement(logits[LATENT], logits[REFERENCE]) if REFERENCE in logits else {}
             agreements.append({**same})
-        return counts, {**_columns(rates), **self._figures(counts), **_columns(agreements)}
+        return counts, {**columns_of(rates), **self._figures(counts), **columns_of(agreements)}
 
     def _from_original(self, pixels: Pixels, truth: Classes) -> Counts | None:
         if PIXELS not in self.ways:
@@ -338,7 +338,7 @@ class _TaskRuns:
         return {
             column(way, name): values
             for way, found in counts.items()
-            for name, values in _columns([self.scoring.figures(each) for each in found]).items()
+            for name, values in columns_of([self.scoring.figures(each) for each in found]).items()
         }
 
 
@@ -369,8 +369,3 @@ def _predictors(codec: Codec, task: Task, with_pixels: bool, reference: Backend 
         model = Predictor(reference, codec.bundle.manifest)
         ways[REFERENCE] = lambda decoded: model.from_latents([decoded], task.name)[0]
     return ways
-
-
-def _columns(rows: Sequence[Figures]) -> Columns:
-    """Rows with the same keys as columns."""
-    return {key: [row[key] for row in rows] for key in rows[0]}

@@ -199,9 +199,9 @@ def _by_image(pairs: list[tuple[ImageResult, tuple[Array, Array]]], index: int) 
             found += [] if each.value is None else [(each.value, result.image, each)]
     if not found:
         return {}
-    _, worst, least = min(found, key=lambda entry: entry[:2])
+    _, worst, smallest = min(found, key=lambda entry: entry[:2])
     ahead = sum(value > 0 for value, *_ in found)
-    return {"worst": worst, "worst_difference": least, "images": len(found), "images_ahead": ahead}
+    return {"worst": worst, "worst_difference": smallest, "images": len(found), "images_ahead": ahead}
 
 
 def _has(result: ImageResult, metric: str) -> bool:

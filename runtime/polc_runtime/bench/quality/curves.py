@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,11 @@ def mean_columns(results: Iterable[ImageResult]) -> Columns:
     results = list(results)
     names = dict.fromkeys(name for result in results for name in result.columns)
     return {name: _means([r.columns[name] for r in results if name in r.columns]) for name in names}
+
+
+def columns_of(rows: Sequence[Mapping[str, float | None]]) -> Columns:
+    """Numbers by name, one row for each quality, as columns; what a row lacks is None."""
+    return {name: [row.get(name) for row in rows] for name in rows[0]}
 
 
 def points(columns: Mapping[str, Column], metric: str, name: str) -> tuple[Array, Array]:

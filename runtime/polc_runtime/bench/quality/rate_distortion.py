@@ -19,7 +19,7 @@ from ...trace import OnProgress, Steps
 from ..plot import Line, Plot
 from .codecs import Coder, as_coder, resolve_qualities
 from .comparison import Comparison, compare, require_bd_rate
-from .curves import BPP, QUALITY, Column, Curve, ImageResult, mean_columns
+from .curves import BPP, QUALITY, Curve, ImageResult, columns_of, mean_columns
 
 TIMES = ("encoding_time", "decoding_time")
 
@@ -168,7 +168,7 @@ class _CodecRuns:
     def add(self, item: ImageItem) -> None:
         """Measures an image; one that cannot be read, or not by a codec, is left out and listed."""
         try:
-            picture, notices = Original.read(item)
+            original, notices = Original.read(item)
         except FAILURES as error:
             self.left_out.append(LeftOut.of(item, error))
             self.steps.step(count=sum(map(len, self.plan.values())))
@@ -177,7 +177,7 @@ class _CodecRuns:
         for coder, qualities in self.plan.items():
             start = self.steps.done
             try:
-                self._results[coder].append(self._measure_all(item, picture, coder, qualities))
+                self._results[coder].append(self._measure_all(item, original, coder, qualities))
             except FAILURES as error:
                 self.left_out.append(LeftOut.of(item, error, coder.name))
                 self.steps.step(count=start + len(qualities) - self.steps.done)
@@ -187,21 +187,20 @@ class _CodecRuns:
         return [self._curve(coder, found) for coder, found in self._results.items() if found]
 
     def _measure_all(
-        self, item: ImageItem, picture: Original, coder: Coder, qualities: Sequence[float]
+        self, item: ImageItem, original: Original, coder: Coder, qualities: Sequence[float]
     ) -> ImageResult:
         if coder not in self._warm:  # what a codec loads on first use is not part of its time
-            coder.decode(coder.encode(picture.pixels, qualities[0]))
+            coder.decode(coder.encode(original.pixels, qualities[0]))
             self._warm.add(coder)
         rows, reasons = [], {}
         for quality in qualities:
-            row, why = self._measure(picture.pixels, coder, quality)
+            row, why = self._measure(original.pixels, coder, quality)
             rows.append(row)
             reasons.update(why)
             psnr = "" if row.get(PSNR) is None else f", {row[PSNR]:.3f} dB"
             self.steps.step(f"{item.where}: {coder.name} {quality:g}: {row[BPP]:.4f} bpp{psnr}")
-        columns: dict[str, Column] = {name: [row.get(name) for row in rows] for name in rows[0]}
-        height, width = picture.pixels.shape[:2]
-        return ImageResult(picture.name, width, height, picture.sha256, columns, reasons)
+        height, width = original.pixels.shape[:2]
+        return ImageResult(original.name, width, height, original.sha256, columns_of(rows), reasons)
 
     def _measure(self, pixels: Pixels, coder: Coder, quality: float) -> tuple[Row, dict[str, str]]:
         """The numbers, and why some metrics have none."""

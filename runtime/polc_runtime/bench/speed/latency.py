@@ -86,7 +86,7 @@ def latency(
         operations: `compress`, `decompress`, `infer`; None for all, `infer` only with a task.
         warmup: runs that are not counted, at least 1.
         repeats: runs that are, at least 1.
-        pipeline: measure the throughput too, with so many images at once.
+        pipeline: numbers of images at once, for each of which the throughput is measured too.
         progress: receives a report after each round of a process.
 
     Raises:
@@ -96,8 +96,8 @@ def latency(
     """
     loaded = Bundle.load(bundle)
     wanted = choose_operations(operations, task)
-    pictures = timed_images(images, sizes)
-    _check(loaded, pictures, quality, task if INFER in wanted else None)
+    coded = timed_images(images, sizes)
+    _check(loaded, coded, quality, task if INFER in wanted else None)
     configurations = [
         Configuration(
             bundle=str(loaded.path),
@@ -116,7 +116,7 @@ def latency(
             repeats=repeats,
             pipeline=tuple(pipeline) if batch == 1 else (),
         )
-        for picture in pictures
+        for picture in coded
         for count in threads or (usable_processors(),)
         for batch in batches
         for backend in dict.fromkeys(backend_on(name, device) for name in backends)
@@ -137,16 +137,16 @@ def latency(
     return Latency(tool_facts(), machine_facts(), about, quality, warmup, repeats, failed, measured)
 
 
-def _check(bundle: Bundle, pictures: Sequence[TimedImage], quality: float, task: str | None) -> None:
+def _check(bundle: Bundle, images: Sequence[TimedImage], quality: float, task: str | None) -> None:
     """Finds what is wrong, as far as that can be without running a graph."""
     low, high = bundle.manifest.quality_range
     if not low <= quality <= high:
         raise UsageError(f"quality must lie between {low:g} and {high:g}, got {quality:g}")
-    for picture in pictures:
-        if problem := DEFAULT_LIMITS.size_problem(picture.width, picture.height):
+    for image in images:
+        if problem := DEFAULT_LIMITS.size_problem(image.width, image.height):
             raise UsageError(problem)
         if task is not None:
-            check_size(bundle.manifest.task(task), bundle.manifest.plan, (picture.height, picture.width))
+            check_size(bundle.manifest.task(task), bundle.manifest.plan, (image.height, image.width))
 
 
 def _measured(configuration: Configuration, steps: Steps) -> ConfigurationTime | Unmeasured:
@@ -186,7 +186,7 @@ def _received(stream: IO[bytes]) -> object:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """Variables of a process that multiplies with so many threads, and imports what this one does."""
+    """The environment of a process: its number of threads, and the modules that this process can import."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     counts = dict.fromkeys(_THREAD_VARIABLES, str(threads))
     return {**os.environ, **counts, **_NO_SPINNING, "PYTHONPATH": path}

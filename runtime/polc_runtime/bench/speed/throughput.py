@@ -56,8 +56,8 @@ def measure_pipelines(
     return tuple(found)
 
 
-def _image_file(picture: TimedImage, pixels: Pixels) -> bytes:
-    return encode_image(pixels, SYNTHETIC_FORMAT) if picture.path is None else Path(picture.path).read_bytes()
+def _image_file(image: TimedImage, pixels: Pixels) -> bytes:
+    return encode_image(pixels, SYNTHETIC_FORMAT) if image.path is None else Path(image.path).read_bytes()
 
 
 def _measure(
@@ -97,7 +97,10 @@ def _measure(
     device = _folded(on_device or {}, coding)
     stages = tuple(
         StageLoad(
-            name, value / count, value / (wall * workers), device[name] / count if name in device else None
+            stage=name,
+            seconds=value / count,
+            share=value / (wall * workers),
+            device_seconds=device[name] / count if name in device else None,
         )
         for name, value in _folded(busy, coding).items()
     )
