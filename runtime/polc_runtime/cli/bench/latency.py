@@ -163,11 +163,11 @@ def latency(
     process between the runs. Without IMAGES a synthetic image is coded. With -v each coding step is shown.
     """
     from ...bench import latency as measure
-    from ...bundle.bundle import DEFAULT_BUNDLE, names_none
+    from ...bundle.find import DEFAULT_BUNDLE, uses_default
     from .latency_text import latency_csv, latency_text
 
     outputs.check()
-    if names_none(bundle):
+    if uses_default(bundle):
         say(f"notice: using the bundle {DEFAULT_BUNDLE} that comes with polc; name another by --bundle")
     with ShownProgress("latency", reporting.verbose) as progress:
         found = measure(bundle, images, **options, progress=progress)
