@@ -1,4 +1,4 @@
-"""ONNX Runtime with settings of the exact graphs that files are not coded with, to measure what they do."""
+"""ONNX Runtime with settings of the exact graphs that files are never coded with, to measure their effect."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _LEVELS = {
 }
 
 
-class UnfixedOnnxRuntime(OnnxRuntimeBackend):
-    """Runs the exact graphs at any optimisation level, and with the native operators where that is asked for.
+class TunableOnnxRuntime(OnnxRuntimeBackend):
+    """Runs the exact graphs at any optimisation level, and with the native operators on demand.
 
     Args:
         bundle: the bundle.
