@@ -17,9 +17,8 @@ from ..cli.bench.agreement import Request
 from ..cli.bench.agreement_text import agreement_text
 from ..cli.bench.options import outputs, write
 from ..cli.console import bar_wanted, progress, say
-from ..cli.runner import FAILURES
 from ..codec import Codec
-from ..errors import BackendUnavailable, DataError
+from ..errors import FAILURES, BackendUnavailable, DataError
 from ..files.inputs import Source, expand
 from ..pictures.images import INPUT_SUFFIXES, read_image
 from .measure import Agreement

@@ -43,12 +43,12 @@ def outputs(paths: Collection[Path | None], force: bool) -> None:
     if len(set(wanted)) < len(wanted):
         raise UsageError("two outputs have one name; give each its own")
     for path in wanted:
-        Target(path, make_folders=True).check(force)
+        Target(path, make_folders=True, force=force).check()
 
 
 def write(path: Path, data: bytes, force: bool) -> None:
     """Writes an output, and the folders it lies in."""
-    Target(path, make_folders=True).write(data, force)
+    Target(path, make_folders=True, force=force).write(data)
 
 
 csv_option = click.option(

@@ -10,6 +10,7 @@ from typing import Any
 from ...bench.quality.comparison import Comparison, Delta, Difference, Level
 from ...bench.quality.curves import QUALITY, Column, Columns, Curve
 from ..console import printable
+from ..tables import aligned
 
 MISSING = "-"
 
@@ -71,15 +72,6 @@ def comparison_text(comparison: Comparison) -> str:
 def pictures(count: int) -> str:
     """A number of pictures, in words."""
     return f"{count} picture{'' if count == 1 else 's'}"
-
-
-def aligned(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as lines, each column to the right, two blanks apart."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
-    )
 
 
 def curves_csv(curves: Iterable[Curve]) -> bytes:
