@@ -10,10 +10,9 @@ import click
 from ..bundle import Task
 from ..codec import Codec
 from ..codec.predict import check_size
-from ..codec.rate import DEFAULT_QUALITY, RateGoal
+from ..codec.rate import RateGoal
 from ..files.inputs import expand
 from ..files.outputs import Job
-from ..limits import Limits
 from ..pictures.images import INPUT_SUFFIXES, Pixels, read_image
 from ..pictures.preprocess import preprocess
 from .jobs import POLC, plan_jobs, read, run_coding, target_of
@@ -37,8 +36,8 @@ Examples:
 @click.option(
     "--quality",
     type=float,
-    help="Within the bundle's range, for most from 1 (smallest) to 8 (best), in steps of 1/256. "
-    f"Default: {DEFAULT_QUALITY:g}.",
+    help="Within the bundle's range, usually from 1 (smallest) to 8 (best), in steps of 1/256. "
+    "Default: the bundle's, usually 4.",
 )
 @click.option(
     "--bpp",
@@ -86,9 +85,8 @@ def compress(
     goal = RateGoal(quality, bpp, max_bytes)
     jobs = plan_jobs(expand(arguments, INPUT_SUFFIXES, recursive), output, reporting, INPUT_SUFFIXES, POLC)
     with codec_choice.load() as codec:
-        manifest = codec.bundle.manifest
-        goal.check(*manifest.quality_range)
-        task = None if for_task is None else manifest.task(for_task)
+        goal.check(codec.plan.quality)
+        task = None if for_task is None else codec.bundle.manifest.task(for_task)
         work = partial(_compress_one, goal=goal, task=task, portable=portable_bits == "on")
         return run_coding("compress", jobs, work, reporting, codec)
 
@@ -99,7 +97,7 @@ def _compress_one(codec: Codec, job: Job, goal: RateGoal, task: Task | None, por
     image = read(job, codec.limits, "max_image_bytes")
     pixels, notices = read_image(image, codec.limits, job.source.name)
     if task is not None:
-        pixels, changes = _prepared(pixels, task, codec.limits)
+        pixels, changes = _prepared(pixels, task, codec)
         notices += changes
     quality, data = goal.encode(codec, pixels, portable)
     target.write(data)
@@ -115,11 +113,11 @@ def _compress_one(codec: Codec, job: Job, goal: RateGoal, task: Task | None, por
     }
 
 
-def _prepared(pixels: Pixels, task: Task, limits: Limits) -> tuple[Pixels, tuple[str, ...]]:
+def _prepared(pixels: Pixels, task: Task, codec: Codec) -> tuple[Pixels, tuple[str, ...]]:
     """An image as a task asks for it, and a sentence that says what was done to it."""
-    prepared = preprocess(pixels, task.preprocessing, limits)
+    prepared = preprocess(pixels, task.preprocessing, codec.limits)
     height, width = prepared.shape[:2]
-    check_size(task, (height, width))
+    check_size(task, codec.plan, (height, width))
     if prepared is pixels:
         return pixels, ()
     before = f"{pixels.shape[1]}x{pixels.shape[0]}"

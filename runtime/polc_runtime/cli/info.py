@@ -10,7 +10,6 @@ import click
 
 from ..backends.op_library import find_op_library
 from ..bitstream.container import Container
-from ..bitstream.geometry import LATENT_STRIDE
 from ..bundle import Bundle
 from ..bundle.bundle import packaged_bundles
 from ..files.inputs import STANDARD, Source, check_names
@@ -75,8 +74,9 @@ def _info_text(result: Facts) -> str:
 def _bundle_text(facts: Facts) -> str:
     """A summary of `Bundle.describe`'s facts and of what would run the attention here, in lines."""
     low, high = facts["quality_range"]
+    latent = facts["coding"]["latent"]
     rows = [
-        ("model", f"{facts['name']}, latent of {facts['model']['dims'][-1]} channels"),
+        ("model", f"{facts['name']}, latent of {latent['channels']} channels"),
         ("quality", f"{low:g} to {high:g}"),
         ("fingerprint", facts["fingerprint"][:16]),
         ("codec_id", facts["codec_id"][:8]),
@@ -89,7 +89,8 @@ def _bundle_text(facts: Facts) -> str:
     tables = [aligned(rows, left=(0, 1)), aligned(graphs, left=(0, 1))]
     if facts["tasks"]:
         heading = ("task", "family", "kind", "classes", "sizes", "images", "parameters", "bytes")
-        tables.append(aligned([heading, *map(_task, facts["tasks"])], left=(0, 1, 2, 4, 5)))
+        tasks = [_task(task, latent["stride"]) for task in facts["tasks"]]
+        tables.append(aligned([heading, *tasks], left=(0, 1, 2, 4, 5)))
     return "\n\n".join(tables)
 
 
@@ -97,25 +98,25 @@ def _graph(graph: Facts) -> tuple[str, ...]:
     return graph["name"], graph["precision"], f"{graph['parameters']:,}", _bytes(graph["bytes"])
 
 
-def _task(task: Facts) -> tuple[str, ...]:
+def _task(task: Facts, stride: int) -> tuple[str, ...]:
     return (
         task["name"],
         task["family"],
         task["kind"],
         str(task["classes"]),
-        _sizes(task["sizes"]),
+        _sizes(task["sizes"], stride),
         _images(task["preprocessing"]),
         f"{task['parameters']:,}",
         _bytes(task["bytes"]),
     )
 
 
-def _sizes(rule: Facts) -> str:
-    """The images that a task reads, in pixels after padding."""
+def _sizes(rule: Facts, stride: int) -> str:
+    """The images that a task reads, in pixels after padding, of a latent of that stride."""
     if rule["fixed"] is not None:
-        height, width = (LATENT_STRIDE * side for side in rule["fixed"])
+        height, width = (stride * side for side in rule["fixed"])
         return f"{width}x{height} only"
-    return f"from {LATENT_STRIDE * rule['minimum']}, multiples of {LATENT_STRIDE * rule['multiple']}"
+    return f"from {stride * rule['minimum']}, multiples of {stride * rule['multiple']}"
 
 
 def _images(preprocessing: Facts) -> str:

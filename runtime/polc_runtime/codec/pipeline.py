@@ -31,7 +31,7 @@ from ..errors import Interrupted, UsageError
 from ..files.inputs import Source
 from ..pictures.images import ImageSource, Pixels, pixels_of
 from ..trace import span
-from . import Codec
+from .codec import READ, Codec
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,8 +39,8 @@ R = TypeVar("R")
 FileSource = str | os.PathLike[str] | bytes
 """A `.polc` file: its path, or its bytes."""
 
-READ, WAIT = "read", "wait for the networks"
-"""Spans of `polc_runtime.trace`: reading and decoding an image file, and waiting for others' networks."""
+WAIT = "wait for the networks"
+"""Span of `polc_runtime.trace`: waiting for others' networks."""
 
 WORKERS = 4
 """Items under way at once by default."""
@@ -144,7 +144,7 @@ def lock_networks(codec: Codec, workers: int, networks: int | None = None) -> Ne
 def compress_many(
     codec: Codec,
     images: Iterable[ImageSource],
-    quality: float = 4.0,
+    quality: float | None = None,
     workers: int = WORKERS,
     networks: int | None = None,
     portable: bool = True,
@@ -159,7 +159,7 @@ def compress_many(
         codec: compresses; it must not be closed before the last outcome is taken.
         images: paths, bytes of image files, uint8 [H,W,3] arrays or Pillow images; taken one by one as there
             is room.
-        quality: of them all.
+        quality: of them all; None for the bundle's default.
         workers: threads, and so items under way at once.
         networks: graphs that may run at once, see `lock_networks`.
         portable: as `Codec.compress` has it.

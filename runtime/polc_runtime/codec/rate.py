@@ -1,4 +1,4 @@
-"""The quality of a file: given, or found for a rate or a size by a search that calls the encoder few times."""
+"""The quality of a file: given, or found for a rate or a size by a search with few calls of the encoder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from ..bitstream.container import QUALITY_UNIT as STEPS
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    from ..bitstream.plan import Quality
     from ..pictures.images import Pixels
     from .codec import Codec
-
-DEFAULT_QUALITY = 4.0
 
 _FIRST_GUESS = 4 * STEPS
 _ANY_SIZE = 1 << 62  # that every file fits in; whole numbers may be too large for a float
@@ -27,7 +26,7 @@ Encode = Callable[[float], bytes]
 
 @dataclass(frozen=True)
 class RateGoal:
-    """How large files may be: at most one of a quality, a rate and a size; by default `DEFAULT_QUALITY`.
+    """How large files may be: at most one of a quality, a rate and a size; by default the bundle's quality.
 
     Attributes:
         quality: within the bundle's range; rounded to 1/256.
@@ -51,10 +50,12 @@ class RateGoal:
             if not 0 < value < math.inf:
                 raise UsageError(f"{name}=... must be a positive number, got {value}")
 
-    def check(self, lowest: float, highest: float) -> None:
-        """Raises UsageError if the quality is outside of a bundle's range."""
-        if self.quality is not None and not lowest <= self.quality <= highest:
-            raise UsageError(f"quality=... must lie between {lowest:g} and {highest:g}, got {self.quality:g}")
+    def check(self, offered: Quality) -> None:
+        """Raises UsageError if the quality is outside of those that a model offers."""
+        if self.quality is not None and not offered.min <= self.quality <= offered.max:
+            raise UsageError(
+                f"quality=... must lie between {offered.min:g} and {offered.max:g}, got {self.quality:g}"
+            )
 
     def encode(self, codec: Codec, pixels: Pixels, portable: bool = True) -> tuple[float, bytes]:
         """Compresses an image to the goal.
@@ -76,12 +77,12 @@ class RateGoal:
             return codec.compress(pixels, quality, portable)
 
         height, width = pixels.shape[:2]
-        low, high = codec.bundle.manifest.quality_range
+        offered = codec.plan.quality
         if self.bpp is not None:
-            return largest_quality_within_bpp(encode, self.bpp, width, height, low, high)
+            return largest_quality_within_bpp(encode, self.bpp, width, height, offered.min, offered.max)
         if self.max_bytes is not None:
-            return largest_quality_within(encode, self.max_bytes, low, high)
-        quality = min(max(DEFAULT_QUALITY, low), high) if self.quality is None else self.quality
+            return largest_quality_within(encode, self.max_bytes, offered.min, offered.max)
+        quality = offered.default if self.quality is None else self.quality
         return round(quality * STEPS) / STEPS, encode(quality)
 
 

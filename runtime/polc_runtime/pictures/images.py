@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
-from ..bitstream.geometry import padded_size
+from ..bitstream.plan import Pad
 from ..errors import ImageError, ImageLimitError, ResourceError, UsageError
 from ..files.inputs import open_file
 from ..files.outputs import write_file
@@ -22,7 +22,7 @@ from ..limits import DEFAULT_LIMITS, Limits
 
 Pixels = NDArray[np.uint8]
 
-ImageFileSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
+ImageFileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
 """An image file: its path, its bytes, or an open binary file; or what Pillow has opened."""
 
 ImageSource = ImageFileSource | Pixels
@@ -86,11 +86,6 @@ def read_image(
             limits, an `ImageLimitError`.
         ResourceError: not enough memory.
     """
-    if not isinstance(source, (str, os.PathLike, bytes, Image.Image)) and not hasattr(source, "read"):
-        raise UsageError(
-            "an image is a path, bytes, an open binary file, a Pillow image or a uint8 array [H, W, 3]; "
-            f"got {type(source).__name__}"
-        )
     name = name or _name_of(source)
     with _opened(source) as stream:
         image, raw_modes = _decode(stream, limits, name)
@@ -129,7 +124,7 @@ def write_image(
         ImageError: the format cannot hold these pixels.
         ResourceError: the disk is full.
     """
-    if isinstance(destination, (str, os.PathLike)):
+    if isinstance(destination, str | os.PathLike):
         destination = Path(destination)
         suffix = output_suffix(format if format is not None else destination.suffix)
         write_file(destination, encode_image(pixels, suffix), force)
@@ -165,15 +160,15 @@ def output_suffix(format: str) -> str:
     return suffix
 
 
-def pad(pixels: Pixels) -> Pixels:
-    """Pads uint8 [h, w, 3] to [H, W, 3] = `padded_size(h, w)` by repeating the last row and column.
+def pad(pixels: Pixels, rule: Pad) -> Pixels:
+    """Pads uint8 [h, w, 3] to [H, W, 3] = `rule.padded_size(h, w)` by repeating the last row and column.
 
     Raises:
         ImageError: `pixels` has another type or shape.
     """
     _check_pixels(pixels)
     height, width = pixels.shape[:2]
-    full_height, full_width = padded_size(height, width)
+    full_height, full_width = rule.padded_size(height, width)
     return np.pad(pixels, ((0, full_height - height), (0, full_width - width), (0, 0)), mode="edge")
 
 
@@ -201,7 +196,7 @@ def _check_pixels(pixels: Pixels) -> None:
 
 
 def _name_of(source: ImageFileSource) -> str:
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     name = getattr(source, "name", None) or getattr(source, "filename", None)
     return name if isinstance(name, str) else "image"
@@ -209,15 +204,20 @@ def _name_of(source: ImageFileSource) -> str:
 
 @contextmanager
 def _opened(source: ImageFileSource) -> Iterator[BinaryIO | Image.Image]:
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, str | os.PathLike):
         with open_file(Path(source)) as stream:
             yield stream
-    elif isinstance(source, bytes):
+    elif isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
     elif isinstance(source, Image.Image):
         yield source
-    else:
+    elif hasattr(source, "read"):
         yield source if source.seekable() else io.BytesIO(source.read())
+    else:
+        raise UsageError(
+            "an image is a path, bytes, an open binary file, a Pillow image or a uint8 array [H, W, 3]; "
+            f"got {type(source).__name__}"
+        )
 
 
 def _decode(stream: BinaryIO | Image.Image, limits: Limits, name: str) -> tuple[Image.Image, frozenset[str]]:
