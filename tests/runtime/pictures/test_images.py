@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from polc_runtime.bitstream.geometry import padded_size
+from polc_runtime.bitstream.plan import VERSION_1_PAD, Pad
 from polc_runtime.errors import ImageError, ImageLimitError, PolcError, UsageError
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
 from polc_runtime.pictures.images import (
@@ -398,12 +398,12 @@ def test_what_cannot_be_an_image_is_refused_with_its_type(source):
      ((1, 500), (192, 512)), ((1025, 64), (1088, 192))],
 )  # fmt: skip
 def test_padded_sizes_are_multiples_of_64_from_192(size, padded):
-    assert padded_size(*size) == padded
+    assert VERSION_1_PAD.padded_size(*size) == padded
 
 
 def test_padding_repeats_the_last_row_and_column():
     pixels = smooth(193, 70)
-    padded = pad(pixels)
+    padded = pad(pixels, VERSION_1_PAD)
     assert padded.shape == (256, 192, 3)
     rows, columns = np.minimum(np.arange(256), 192), np.minimum(np.arange(192), 69)
     np.testing.assert_array_equal(padded, pixels[rows][:, columns])
@@ -413,8 +413,8 @@ def test_padding_repeats_the_last_row_and_column():
 @settings(max_examples=25, deadline=None)
 def test_pixels_survive_padding_and_the_tensor_exactly(height, width):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    tensor = to_tensor(pad(pixels))
-    assert tensor.shape == (1, 3, *padded_size(height, width)) and tensor.dtype == np.float32
+    tensor = to_tensor(pad(pixels, VERSION_1_PAD))
+    assert tensor.shape == (1, 3, *VERSION_1_PAD.padded_size(height, width)) and tensor.dtype == np.float32
     np.testing.assert_array_equal(from_tensor(tensor, height, width), pixels)
 
 
@@ -430,7 +430,7 @@ def test_from_tensor_rounds_and_cuts_to_the_range():
     assert from_tensor(image, 1, 7)[0, :, 0].tolist() == [0, 0, 0, 1, 255, 255, 255]
 
 
-@pytest.mark.parametrize("function", [pad, to_tensor, encode_image])
+@pytest.mark.parametrize("function", [lambda pixels: pad(pixels, Pad(8, 8)), to_tensor, encode_image])
 @pytest.mark.parametrize(
     "pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8),
                np.zeros((4, 4, 4), np.uint8)]
