@@ -25,7 +25,7 @@ KINDS = (
     "interrupted",
     "internal",
 )
-"""Every kind of error. Programs may rely on these words; new ones may be added. `internal`: a fault of polc."""
+"""Every kind of error, `internal` for faults of polc. Programs may rely on these words; new ones may come."""
 
 
 class PolcError(Exception):

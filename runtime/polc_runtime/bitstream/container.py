@@ -16,7 +16,6 @@ from ..errors import (
     BitstreamLimitError,
     LimitError,
     NotPolcError,
-    PolcError,
     TruncatedError,
     UsageError,
     VersionError,
@@ -95,12 +94,14 @@ class Container:
 
         Raises:
             LimitError: the image, or the file, is larger than the limits.
-            PolcError: a field is out of range.
+            BitstreamError: a field is out of range.
         """
         header = self.header
         _check_header(header, self.version, limits)
         if self.version == 1 and (len(self.checksums) != 1 + STEP_COUNT or self.z is None):
-            raise PolcError("version 1 of the bitstream holds the nine steps and a hyper-latent alone")
+            raise BitstreamError(
+                f"version 1 holds a hyper-latent and {1 + STEP_COUNT} checksums, got {len(self.checksums)}"
+            )
         fixed = _FIXED.pack(
             MAGIC,
             self.version,
@@ -172,8 +173,8 @@ def quality_code(quality: float, low: float, high: float) -> int:
         UsageError: the quality is outside of the range.
     """
     if not low <= quality <= high:
-        allowed = f"{low:g}, the only one there is" if low == high else f"between {low:g} and {high:g}"
-        raise UsageError(f"quality must be {allowed}; got {quality:g}")
+        allowed = f"lie between {low:g} and {high:g}" if low < high else f"be {low:g}, the only one here"
+        raise UsageError(f"quality must {allowed}, got {quality:g}")
     return round(quality * QUALITY_UNIT)
 
 

@@ -11,7 +11,7 @@ import click
 from ..backends.op_library import find_op_library
 from ..bitstream.container import Container
 from ..bundle import Bundle
-from ..bundle.bundle import packaged_bundles
+from ..bundle.find import packaged_bundles
 from ..files.inputs import STANDARD, Source, check_names
 from ..files.outputs import Job
 from ..limits import Limits

@@ -15,7 +15,8 @@ from ..bitstream.container import Container, Header, quality_code
 from ..bundle import Bundle, Variant
 from ..errors import BitstreamError, CodecMismatchWarning, ImageError, ImageLimitError, WrongModelError
 from ..limits import DEFAULT_LIMITS, Limits
-from ..pictures.images import ImageSource, Pixels, pad, pixels_of
+from ..pictures.images import Pixels, pad
+from ..pictures.sources import ImageSource, pixels_of
 from ..trace import span
 from .latent import Decoded, EncodedLatent, LatentCoder
 from .predict import Predictor

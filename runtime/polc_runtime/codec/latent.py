@@ -246,7 +246,7 @@ class LatentCoder:
     ) -> tuple[FloatArray, list[int]]:
         """Decoded latent and the steps' checksums: one loop for the encoder and the decoder."""
         hyper = self._run_hyper(z_symbols, quality)
-        feeds = dict(hyper)
+        feeds = {name: value for name, value in hyper.items() if name not in ("scales", "means")}
         y_hat = np.zeros((self.plan.latent.channels, *grid), np.float32)
         checksums = []
         first = 0

@@ -29,7 +29,8 @@ from ..backends import CPU, Backend, FloatArray
 from ..backends.wrapper import BackendWrapper
 from ..errors import Interrupted, UsageError
 from ..files.inputs import Source
-from ..pictures.images import ImageSource, Pixels, pixels_of
+from ..pictures.images import Pixels
+from ..pictures.sources import ImageSource, pixels_of
 from ..trace import span
 from .codec import READ, Codec
 

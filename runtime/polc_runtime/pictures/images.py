@@ -25,9 +25,6 @@ Pixels = NDArray[np.uint8]
 ImageFileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
 """An image file: its path, its bytes, or an open binary file; or what Pillow has opened."""
 
-ImageSource = ImageFileSource | Pixels
-"""An image: as `ImageFileSource`, or uint8 [H, W, 3] pixels."""
-
 OUTPUT_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -94,14 +91,6 @@ def read_image(
         return ReadImage(np.ascontiguousarray(_turned(pixels, _orientation(image))), notices)
     except MemoryError:
         raise ResourceError(f"{name}: {_NO_MEMORY}") from None
-
-
-def pixels_of(source: ImageSource, limits: Limits = DEFAULT_LIMITS) -> Pixels:
-    """The pixels of an image of any kind, uint8 [H, W, 3]; an array is returned as it is, unchecked.
-
-    Errors as in `read_image`.
-    """
-    return source if isinstance(source, np.ndarray) else read_image(source, limits).pixels
 
 
 def write_image(
@@ -215,7 +204,7 @@ def _opened(source: ImageFileSource) -> Iterator[BinaryIO | Image.Image]:
         yield source if source.seekable() else io.BytesIO(source.read())
     else:
         raise UsageError(
-            "an image is a path, bytes, an open binary file, a Pillow image or a uint8 array [H, W, 3]; "
+            "an image must be an array, a path, the bytes of an image file or a Pillow image; "
             f"got {type(source).__name__}"
         )
 

@@ -388,7 +388,7 @@ def test_a_path_as_text_and_an_image_of_pillow_are_read_too(tmp_path):
 
 @pytest.mark.parametrize("source", [None, 7, ["a.png"]])
 def test_what_cannot_be_an_image_is_refused_with_its_type(source):
-    with pytest.raises(UsageError, match=f"^an image is a path, .*; got {type(source).__name__}$"):
+    with pytest.raises(UsageError, match=f"^an image must be an array, .*; got {type(source).__name__}$"):
         read_image(source)
 
 
