@@ -15,9 +15,9 @@ from ..files.inputs import expand
 from ..files.outputs import Job
 from ..pictures.images import INPUT_SUFFIXES, Pixels, read_image
 from ..pictures.preprocess import preprocess
-from .jobs import POLC, plan_jobs, read, run_coding, target_of
+from .jobs import POLC, plan_jobs, run_coding, target_of
 from .options import CodecChoice, Output, Reporting, codec_choice, inputs, output, recursive, reporting
-from .runner import Facts
+from .runner import Facts, read_input
 
 
 @click.command(
@@ -94,7 +94,7 @@ def compress(
 def _compress_one(codec: Codec, job: Job, goal: RateGoal, task: Task | None, portable: bool) -> Facts:
     target = target_of(job)
     target.check()
-    image = read(job, codec.limits, "max_image_bytes")
+    image = read_input(job, codec.limits, "max_image_bytes")
     pixels, notices = read_image(image, codec.limits, job.source.name)
     if task is not None:
         pixels, changes = _prepared(pixels, task, codec)

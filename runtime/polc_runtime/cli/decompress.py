@@ -13,9 +13,9 @@ from ..files.inputs import expand
 from ..files.outputs import Job, Target
 from ..pictures.images import encode_image, output_suffix
 from .console import printable
-from .jobs import POLC, coded_facts, plan_jobs, read, run_coding, target_of
+from .jobs import POLC, plan_jobs, run_coding, target_of
 from .options import CodecChoice, Output, Reporting, codec_choice, inputs, output, recursive, reporting
-from .runner import Facts
+from .runner import Facts, coded_facts, read_input
 
 
 @click.command(
@@ -94,7 +94,7 @@ def _suffix(target: Target, format_: str | None) -> str:
 def _decompress_one(codec: Codec, job: Job, suffix: str) -> Facts:
     target = target_of(job)
     target.check()
-    data = read(job, codec.limits)
+    data = read_input(job, codec.limits)
     decoded = codec.decode(data)
     image = encode_image(codec.synthesise(decoded), suffix)
     target.write(image)
@@ -103,7 +103,7 @@ def _decompress_one(codec: Codec, job: Job, suffix: str) -> Facts:
 
 
 def _verify_one(codec: Codec, job: Job) -> Facts:
-    data = read(job, codec.limits)
+    data = read_input(job, codec.limits)
     decoded = codec.decode(data)
     return {**coded_facts(decoded.header, len(data)), "sha256": hashlib.sha256(data).hexdigest()}
 

@@ -21,9 +21,9 @@ from ..files.outputs import Job, Target, check_distinct, plan
 from ..pictures.classmap import ClassMap, check_palette, class_map, encode_map, overlay, regions
 from ..pictures.images import Pixels, encode_image
 from .console import printable
-from .jobs import POLC, coded_facts, read, run_coding, target_of
+from .jobs import POLC, run_coding, target_of
 from .options import CodecChoice, Reporting, codec_choice, force, inputs, recursive, reporting
-from .runner import Facts
+from .runner import Facts, coded_facts, read_input
 
 MAP_SUFFIX = ".png"
 
@@ -169,7 +169,7 @@ def _infer_one(codec: Codec, job: Job, wanted: Predictions) -> Facts:
     for each in maps.values():
         each.map.check()
         each.overlay.check()
-    data = read(job, codec.limits)
+    data = read_input(job, codec.limits)
     decoded = codec.decode(data)
     image = codec.synthesise(decoded) if wanted.via_pixels or maps else None
     predictions = []

@@ -16,10 +16,9 @@ from ..files.inputs import STANDARD, Source, check_names
 from ..files.outputs import Job
 from ..limits import Limits
 from .console import printable
-from .jobs import coded_facts, read
 from .options import Reporting, inputs, reporting
 from .program import current_limits
-from .runner import Facts, run
+from .runner import Facts, coded_facts, read_input, run
 from .tables import aligned, facts_table
 
 _HIDDEN = {"input", "ok", "seconds", "warnings"}
@@ -51,7 +50,7 @@ def _info_one(job: Job, limits: Limits) -> Facts:
     if path is not None and (path.is_dir() or (not path.exists() and str(path) in packaged_bundles())):
         facts = Bundle.load(path, limits).describe()
         return {"kind": "bundle", **facts, "attention": find_op_library().attention}
-    data = read(job, limits)
+    data = read_input(job, limits)
     container = Container.unpack(data, limits)
     return {
         "kind": "polc",

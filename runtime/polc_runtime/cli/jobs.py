@@ -1,4 +1,4 @@
-"""What several commands share: planning their outputs, running them on a codec, and the facts they report."""
+"""What several commands share: planning their outputs, and running jobs on a codec."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import os
 from collections.abc import Callable, Collection
 from functools import partial
 
-from ..bitstream.container import Header
 from ..codec import Codec
-from ..codec.pipeline import lock_networks, reading
+from ..codec.pipeline import lock_networks
 from ..errors import UsageError
 from ..files.inputs import STANDARD, Source
 from ..files.outputs import Job, Target, plan
-from ..limits import Limits
 from .console import say
 from .options import Output, Reporting
 from .runner import AT_ONCE, Facts, run
@@ -59,25 +57,8 @@ def run_coding(
     return run(command, jobs, partial(work, codec.over(lock)), reporting, show, about, lock.stop)
 
 
-def read(job: Job, limits: Limits, limit: str = "max_bytes") -> bytes:
-    """The bytes of a job's input; `limit` as `Source.read` has it."""
-    with reading():
-        return job.source.read(limits, limit)
-
-
 def target_of(job: Job) -> Target:
     """The output of a job that was planned with one."""
     if job.target is None:
         raise ValueError(f"{job.source.name} was planned without an output")
     return job.target
-
-
-def coded_facts(header: Header, size: int) -> Facts:
-    """Size, quality and rate of a `.polc` file of `size` bytes."""
-    return {
-        "width": header.width,
-        "height": header.height,
-        "quality": header.quality,
-        "bytes": size,
-        "bpp": 8 * size / (header.width * header.height),
-    }

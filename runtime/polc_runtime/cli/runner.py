@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 import click
 
-from ..codec.pipeline import WAIT, Outcome, in_order
+from ..bitstream.container import Header
 from ..errors import FAILURES, error_kind, first_line
 from ..files.inputs import STANDARD, explain
 from ..files.outputs import Job
+from ..limits import Limits
 from ..trace import listening
+from ..workers import WAIT, Outcome, in_order, reading
 from .console import bar_wanted, error_text, fail, progress, say
 from .options import Reporting
 
@@ -206,6 +208,23 @@ def _about(job: Job, message: str) -> str:
     if message.startswith(tuple(f"{name}: " for name in names)):
         return message
     return f"{job.source.name}: {message}"
+
+
+def read_input(job: Job, limits: Limits, limit: str = "max_bytes") -> bytes:
+    """The bytes of a job's input; `limit` as `Source.read` has it."""
+    with reading():
+        return job.source.read(limits, limit)
+
+
+def coded_facts(header: Header, size: int) -> Facts:
+    """Size, quality and rate of a `.polc` file of `size` bytes."""
+    return {
+        "width": header.width,
+        "height": header.height,
+        "quality": header.quality,
+        "bytes": size,
+        "bpp": 8 * size / (header.width * header.height),
+    }
 
 
 def _messages(job: Job, result: Facts, verbose: bool) -> list[str]:

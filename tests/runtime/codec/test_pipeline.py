@@ -8,9 +8,9 @@ from PIL import Image
 
 from polc_runtime import BitstreamError, Codec, ImageError, PolcError, UsageError
 from polc_runtime.bench.speed.plan import synthetic_picture
-from polc_runtime.codec.codec import READ
-from polc_runtime.codec.pipeline import WAIT, compress_many, decompress_many
+from polc_runtime.codec.pipeline import compress_many, decompress_many
 from polc_runtime.trace import listening
+from polc_runtime.workers import READ, WAIT
 
 SIZES = [(64, 80), (130, 70), (33, 200), (192, 192), (50, 50), (65, 64)]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from polc_runtime.codec.pipeline import NetworkLock, in_order, reading
+from polc_runtime.codec.pipeline import NetworkLock
 from polc_runtime.errors import Interrupted, PolcError
 from polc_runtime.files.inputs import Source
 from polc_runtime.files.outputs import Target
+from polc_runtime.workers import in_order, reading
 
 PATIENCE = 30
 
