@@ -18,13 +18,14 @@ from ..limits import DEFAULT_LIMITS, Limits
 from ..pictures.images import Pixels, pad
 from ..pictures.sources import ImageSource, pixels_of
 from ..trace import span
+from ..workers import READ
 from .latent import Decoded, EncodedLatent, LatentCoder
 from .predict import Predictor
 from .tiles import TILE_PIXELS
 from .transforms import ImageNetworks
 
-READ, PIXELS, CONTAINER = "read", "pixels", "container"
-"""Spans of `polc_runtime.trace`: reading images, between pixels and arrays, between file and streams."""
+PIXELS, CONTAINER = "pixels", "container"
+"""Spans of `polc_runtime.trace`: between pixels and arrays, and between file and streams."""
 
 
 class Codec:
