@@ -18,6 +18,7 @@ from polc.tasks import FAMILIES, TaskModel
 from polc.tasks.registry import Family
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.cli.options import Decorator, grouped
+from polc_runtime.datasets import paired_folders
 from polc_runtime.errors import DataError, UsageError
 from polc_runtime.metrics.scores import NO_CLASS, SCORINGS
 
@@ -31,7 +32,6 @@ from .data.segmentation import (
     WholeView,
     label_map,
     listed_pairs,
-    paired_folders,
 )
 from .log import Log
 from .stages.pixels import cut

@@ -5,8 +5,8 @@ from __future__ import annotations
 import polc
 from polc.backends.torch import TorchBackend
 from polc_runtime import Bundle, Codec
-from polc_runtime.agreement.measure import Agreement
-from polc_runtime.agreement.unfixed import UnfixedOnnxRuntime
+from polc_runtime.agreement.cross_coding import CrossCoder
+from polc_runtime.agreement.tunable import TunableOnnxRuntime
 from polc_runtime.backends import BackendOptions
 from polc_runtime.bitstream.calibration import Tolerances
 from polc_runtime.pictures.images import Pixels
@@ -45,17 +45,17 @@ def measure_tolerances(
     report("comparing backends' scales, for the calibration of files")
     backends = (
         "onnxruntime",
-        UnfixedOnnxRuntime(bundle, BackendOptions(), "all", native=True),
+        TunableOnnxRuntime(bundle, BackendOptions(), "all", native=True),
         TorchBackend(model),
     )
     codecs = [Codec(bundle, backend) for backend in backends]
     try:
-        agreement = Agreement(codecs, bundle.manifest.tolerances, MARGIN)
+        coder = CrossCoder(codecs, bundle.manifest.tolerances, MARGIN)
         for height, width, quality in cases(plan, CASES):
-            agreement.add(crop(photo, height, width), quality)
+            coder.add(crop(photo, height, width), quality)
     finally:
         for codec in codecs:
             codec.close()
-    largest = max(found.scales.max() for found in agreement.qualities.values())
+    largest = max(max(found.scale_difference) for found in coder.qualities())
     checks.add("scales between backends", float(largest), LIMIT, "of the scale")
-    return agreement.proposed()
+    return coder.proposed()

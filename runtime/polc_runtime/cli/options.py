@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-MOST_THREADS = 1024
-"""Each graph's session has as many of its own; ONNX Runtime starts any number, in minutes."""
+MAX_THREADS = 1024
+"""Each graph's session starts as many; ONNX Runtime accepts any number, and takes minutes for too many."""
 
 
 @dataclass(frozen=True)
 class Reporting:
-    """How a command tells what it did.
+    """What a command prints about its work.
 
     Attributes:
         as_json: one JSON document on standard output.
@@ -46,7 +46,7 @@ class CodecChoice:
     threads: int | None
 
     def load(self, checkpoint: Path | None = None) -> Codec:
-        """Loads the codec; imports the runtime only here.
+        """Loads the codec; the runtime is imported only here, not where options are declared.
 
         Args:
             checkpoint: the model's weights, for the backend that needs them.
@@ -54,12 +54,11 @@ class CodecChoice:
         from ..backends import BackendOptions
         from ..bitstream.rans import is_fallback
         from ..bundle import Bundle
-        from ..bundle.bundle import DEFAULT_BUNDLE, names_none
+        from ..bundle.find import DEFAULT_BUNDLE, uses_default
         from ..codec import Codec
 
-        if names_none(self.bundle):
+        if uses_default(self.bundle):
             say(f"notice: using the bundle {DEFAULT_BUNDLE} that comes with polc; name another by --bundle")
-
         if is_fallback():
             say("notice: the native coder was not built; the pure-Python one writes the same bytes, slower")
         options = BackendOptions(self.precision, self.threads, device=self.device, checkpoint=checkpoint)
@@ -76,7 +75,7 @@ class Output:
 
 
 def grouped(name: str, kind: type, options: Mapping[str, Decorator]) -> Decorator:
-    """A decorator that declares `options` and hands a command their values as one `kind` called `name`."""
+    """A decorator that declares `options` and passes a command their values as one `kind` named `name`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(**values: Any) -> Any:
@@ -135,12 +134,12 @@ codec_choice = grouped(
             type=click.Choice(["fp32", "fp16"]),
             default="fp32",
             show_default=True,
-            help="Of the graphs that the bundle holds in both; the entropy model is always fp32.",
+            help="Of graphs that the bundle holds in both; the entropy model is always fp32.",
         ),
         "threads": click.option(
             "--threads",
             metavar="N",
-            type=click.IntRange(1, MOST_THREADS),
+            type=click.IntRange(1, MAX_THREADS),
             help="CPU threads. Default: the backend's choice.",
         ),
     },

@@ -17,11 +17,12 @@ from polc.families.tinylic.family import with_levels
 from polc.families.tinylic.presets import preset
 from polc_runtime.bitstream.geometry import PAD_MULTIPLE
 from polc_runtime.cli.options import grouped
+from polc_runtime.datasets import image_files, split_folder
 from polc_runtime.errors import DataError, UsageError
 from polc_runtime.metrics.distortion import choose_metrics
 from polc_runtime.pictures.images import Pixels, read_image
 
-from ..data.images import ImageFolder, image_files, split_folder
+from ..data.images import ImageFolder
 from ..data.loader import make_loader
 from ..discriminator import Discriminators
 from ..initialise import initialise
