@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from polc.backends.torch import TorchBackend
-from polc.checkpoint import PriorArrays
 from polc.families.tinylic.codec import Codec
-from polc.tables import make_tables
 from polc_runtime.bitstream.container import Header, quality_code
 from polc_runtime.codec.latent import LatentCoder
 from polc_runtime.metrics.distortion import PSNR, Metrics
@@ -50,7 +48,7 @@ class RealCoder:
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec.eval()
-        tables = make_tables(PriorArrays.of(codec))
+        tables = codec.tables()
         self.coder = LatentCoder(TorchBackend(codec), tables, codec.plan)
 
     @torch.no_grad()

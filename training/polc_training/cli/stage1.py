@@ -11,10 +11,10 @@ import numpy as np
 from torch import nn
 
 from polc.attention import set_attention_kernel
-from polc.checkpoint import PriorArrays, load_checkpoint, save_checkpoint, save_official
+from polc.checkpoint import load_checkpoint, save_checkpoint, save_official
 from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.family import with_levels
 from polc.families.tinylic.presets import preset
-from polc.tables import make_tables
 from polc_runtime.bitstream.geometry import PAD_MULTIPLE
 from polc_runtime.cli.options import grouped
 from polc_runtime.datasets import image_files, split_folder
@@ -213,7 +213,7 @@ def starting_codec(run: RunOptions) -> Codec:
     A run that goes on takes its dimensions from what it last kept.
     """
     source = run.pretrained or (run.checkpoint and run.checkpoint / LAST)
-    codec = load_checkpoint(source).codec if source else Codec(preset(run.preset))
+    codec = with_levels(load_checkpoint(source).codec) if source else Codec(preset(run.preset))
     set_attention_kernel(codec, run.attention)
     return codec
 
@@ -245,7 +245,7 @@ def write_codec(name: str, official: bool, path: Path, learners: nn.Module, step
     """Writes a codec's checkpoint, and beside it one in the official layout if that is wanted."""
     assert isinstance(learners, Codec)
     facts = {"stage": name, "steps": step, "command": command_line()}
-    tables = make_tables(PriorArrays.of(learners))
+    tables = learners.tables()
     save_checkpoint(path, learners, facts, tables)
     if official:
         save_official(path.with_suffix(".pth.tar"), learners, tables)

@@ -12,6 +12,7 @@ from torch import nn
 from polc import codec_id
 from polc.attention import set_attention_kernel
 from polc.checkpoint import CLASSES, Checkpoint, load_checkpoint, save_checkpoint, save_official
+from polc.families.tinylic.family import with_levels
 from polc.tasks import TaskModel
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.cli.console import say
@@ -58,7 +59,7 @@ def _execute(
     def build() -> Job:
         data = load_data(run, vision)
         checkpoint = load_checkpoint(resolved(run.pretrained, "the codec's checkpoint"))
-        codec = checkpoint.codec
+        codec = with_levels(checkpoint.codec)
         task = vision_model(vision, data, codec.config)
         for model in (codec, task):
             set_attention_kernel(model, run.attention)

@@ -1,4 +1,4 @@
-"""What a validation is made of: checks with limits, a photo to run on, and how an error is measured."""
+"""What validations are made of: checks with limits, a photo to run on, and how an error is measured."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Checks(dict[str, Check]):
         return tuple(self.values())
 
 
-def passed(checks: Checks, report: Report) -> tuple[Check, ...]:
+def require_passed(checks: Checks, report: Report) -> tuple[Check, ...]:
     """All checks, each reported in a line.
 
     Raises:
@@ -160,7 +160,7 @@ def sample_photo(path: Path | None = None) -> Pixels:
         import matplotlib.cbook
     except ImportError:
         raise ExportError(
-            "matplotlib, which carries the photo to validate on, is not installed: pass another by --photo"
+            "matplotlib, which carries the photo to validate on, is not installed: name another (photo=PATH)"
         ) from None
     return read_image(Path(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))).pixels
 
