@@ -12,21 +12,23 @@ from polc_runtime.backends import BackendOptions, FloatArray
 from polc_runtime.bundle import Bundle
 from polc_runtime.errors import CheckpointError, UsageError
 
-from ..attention import set_attention_kernel
+from ..attention import attention_kernel
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..families.tinylic.codec import Codec
 from ..graphs import GraphSpec, codec_graphs, task_graphs
 from ..identity import codec_id
 from ..tasks.model import TaskModel
 from .device import DeviceClock, facts, settle, use_threads
+from .evaluation import evaluating
 
 
 class TorchBackend(DeviceClock):
     """Runs a codec's graphs in PyTorch, in evaluation mode without gradients.
 
-    The hyper-synthesis, which both sides of a stream must agree on, runs without the native operators. In
-    fp16 the graphs that need not agree run under torch's autocast. In fp64 the codec's graphs compute in
-    double precision: slow, and the measure of what the others' rounding does.
+    The graphs that both sides of a stream must agree on run without the native operators. In fp16 the graphs
+    that need not agree run under torch's autocast. In fp64 the codec's graphs compute in double precision:
+    slow, and the measure of what the others' rounding does. The model is left as it is: only while a graph
+    runs is it in evaluation mode. Several threads may run graphs at once.
 
     Args:
         codec: the model; its device is where the graphs run.
@@ -43,12 +45,9 @@ class TorchBackend(DeviceClock):
         options: BackendOptions | None = None,
     ) -> None:
         super().__init__(codec.gain.device)
-        self.codec = codec.eval()
+        self.codec = codec
         self.options = options or BackendOptions()
-        set_attention_kernel(codec if not self.options.native_ops else codec.h_s, "tiled")
         self.graphs = {**codec_graphs(codec), **(graphs or {})}
-        for spec in self.graphs.values():
-            spec.module.eval()
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `polc_runtime.backends.Backend.run`."""
@@ -59,7 +58,10 @@ class TorchBackend(DeviceClock):
         dtype = self.codec.gain.dtype
         tensors = [torch.from_numpy(inputs[name]).to(self.device, dtype) for name in spec.inputs]
         half = self.options.precision == "fp16" and not spec.exact
+        native = self.options.native_ops and not spec.exact
         with (
+            evaluating(spec.module),
+            attention_kernel(None if native else "tiled"),
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.float16, enabled=half),
             self.timing(graph),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polc.backends.evaluation import evaluating
 from polc.backends.torch import TorchBackend
 from polc.checkpoint import PriorArrays
 from polc.families.tinylic.codec import Codec
@@ -46,10 +47,13 @@ RATES = ("bpp", "payload_bpp", "estimated_bpp")
 
 
 class RealCoder:
-    """Codes images for real with the PyTorch model: what its exported bundle would write."""
+    """Codes images for real with the PyTorch model: what its exported bundle would write.
+
+    The model keeps its attention kernels and its mode: only while it codes is it in evaluation mode.
+    """
 
     def __init__(self, codec: Codec) -> None:
-        self.codec = codec.eval()
+        self.codec = codec
         tables = make_tables(PriorArrays.of(codec))
         self.coder = LatentCoder(TorchBackend(codec), tables, codec.config.latent_channels)
 
@@ -59,7 +63,9 @@ class RealCoder:
         height, width = pixels.shape[:2]
         device = self.codec.gain.device
         level = torch.tensor([quality], device=device)
-        y, z = self.codec.analyse(torch.from_numpy(to_tensor(pad(pixels))).to(device), level)
+        with evaluating(self.codec):
+            y, z = self.codec.analyse(torch.from_numpy(to_tensor(pad(pixels))).to(device), level)
+            _, *likelihoods = self.codec.estimate(y, z, level)
         coded = self.coder.encode(y[0].cpu().numpy(), z[0].cpu().numpy(), quality)
         header = Header(bytes(8), bytes(4), width, height, quality_code(quality))
         size = len(coded.container(header).pack())
@@ -69,18 +75,15 @@ class RealCoder:
             level,
             bpp=size * per_pixel,
             payload_bpp=(len(coded.z) + sum(map(len, coded.y))) * per_pixel,
-            estimated_bpp=self._estimated_bits(y, z, level) / (height * width),
+            estimated_bpp=float(sum(-p.double().log2().sum() for p in likelihoods)) / (height * width),
         )
 
     @torch.no_grad()
     def synthesise(self, coded: Coded, height: int, width: int) -> Pixels:
         """The reconstruction, uint8 [height,width,3]."""
-        image = self.codec.synthesise(coded.y_hat, coded.level).clamp(0, 1)
+        with evaluating(self.codec):
+            image = self.codec.synthesise(coded.y_hat, coded.level).clamp(0, 1)
         return from_tensor(image.cpu().numpy(), height, width)
-
-    def _estimated_bits(self, y: Tensor, z: Tensor, level: Tensor) -> float:
-        _, *likelihoods = self.codec.estimate(y, z, level)
-        return float(sum(-p.double().log2().sum() for p in likelihoods))
 
 
 @dataclass(frozen=True)
