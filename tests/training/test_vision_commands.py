@@ -116,7 +116,7 @@ def test_stage2_without_a_codec_is_one_line(data, capsys):
         "convnext_mini",
     ]
     assert main(["stage2-cls", *more]) == 2
-    assert "--pretrained" in capsys.readouterr().err
+    assert "needs the codec's checkpoint: give it as pretrained" in capsys.readouterr().err
 
 
 def test_eval_only_validates_and_trains_nothing(data, classified):

@@ -29,12 +29,12 @@ class Discriminators(nn.Module):
     its logits in evaluation mode mean nothing.
     """
 
-    def __init__(self, latent_channels: int, levels: int = 8) -> None:
+    def __init__(self, latent_channels: int, levels: int) -> None:
         """Draws the weights from N(0, 0.02^2); biases are 0.
 
         Args:
             latent_channels: M.
-            levels: how many networks.
+            levels: how many networks, one for each quality level.
         """
         super().__init__()
         self.levels = levels

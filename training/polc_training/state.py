@@ -1,4 +1,4 @@
-"""The state of a run on disk: everything that going on exactly where it stopped needs."""
+"""The state of a run on disk: everything that it takes to resume exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ class Progress:
 
     Attributes:
         step: optimiser steps done.
+        validated: the step of the last validation.
         best: the best validation loss so far, None before the first.
         records: of the log kept so far, so that a resumed log has no record twice.
     """
 
     step: int = 0
+    validated: int = 0
     best: float | None = None
     records: int = 0
 
 
 @dataclass
 class TrainingState:
-    """What a run consists of while it goes on.
+    """What a run consists of while it trains.
 
     Attributes:
         stage: what learns; its frozen parts are not kept.
@@ -101,7 +103,7 @@ def save_state(path: Path, state: TrainingState, random_states: list[dict[str, A
 
 
 def load_state(path: Path, state: TrainingState, rank: int = 0) -> None:
-    """Takes up a run's state, in place.
+    """Loads a run's state, in place.
 
     Raises:
         CheckpointError: the file is missing or damaged, or belongs to another run.
@@ -109,15 +111,16 @@ def load_state(path: Path, state: TrainingState, rank: int = 0) -> None:
     document = _read(path)
     settings = document["settings"]
     if other := sorted(key for key in state.settings if settings.get(key) != state.settings[key]):
-        told = ", ".join(f"{key} {settings.get(key)} there, {state.settings[key]} here" for key in other)
-        raise CheckpointError(f"{path} is the state of another run: {told}")
+        differences = (f"{key} {settings.get(key)} there, {state.settings[key]} here" for key in other)
+        raise CheckpointError(f"{path} is the state of another run: {', '.join(differences)}")
     try:
         state.stage.load_learned_state(document["stage"])
         for name, optimizer in state.optimizers.items():
             optimizer.load_state_dict(document["optimizers"][name])
         if state.average is not None:
             state.average.load_state_dict(document["average"])
-        state.progress = Progress(**document["progress"])
+        progress = document["progress"]
+        state.progress = Progress(**{"validated": progress["step"], **progress})  # older states lack it
         set_random_state(document["random"][rank])
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is the state of another run: {first_line(error)}") from None
@@ -128,7 +131,7 @@ def _read(path: Path) -> dict[str, Any]:
         try:
             document = torch.load(stream, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever the unpickler and the zip reader raise
-            raise CheckpointError(f"{path} is no training state: {first_line(error)}") from None
+            raise CheckpointError(f"{path} is not a training state: {first_line(error)}") from None
     if not isinstance(document, dict) or document.get("version") != VERSION:
-        raise CheckpointError(f"{path} is no training state of version {VERSION}")
+        raise CheckpointError(f"{path} is not a training state of version {VERSION}")
     return document

@@ -14,14 +14,13 @@ from polc_runtime.bitstream.geometry import padded_size
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.errors import UsageError
 
+from ..data.segmentation import IGNORE
 from .base import Batch, Group, Losses, Objective, Stage
 
 SMOOTHING = 0.1
 """Label smoothing of classifications (POLC, ICME 2025)."""
 AUXILIARY_WEIGHT = 0.4
 """Weight of the auxiliary head's cross-entropy (POLC, ICME 2025; Zhao et al., CVPR 2017)."""
-IGNORED = 255
-"""Label of pixels that count neither in losses nor in accuracies."""
 
 
 def adamw(weight_decay: float) -> Callable[[list[dict[str, Any]]], torch.optim.Optimizer]:
@@ -87,7 +86,7 @@ def segmentation_losses(task: TaskModel, features: list[Tensor], mask: Tensor) -
     Args:
         task: the model.
         features: as its `features` or `pixel_features` gives them.
-        mask: integer classes [B,H,W], `IGNORED` where there is none; on the unpadded image.
+        mask: integer classes [B,H,W], `IGNORE` where there is none; on the unpadded image.
     """
     mask = mask.long()
     logits = cut(task.head(features), mask)
@@ -97,15 +96,15 @@ def segmentation_losses(task: TaskModel, features: list[Tensor], mask: Tensor) -
     if auxiliary is not None:
         second = _pixel_cross_entropy(cut(auxiliary, mask), mask)
         losses |= {"loss": main + AUXILIARY_WEIGHT * second, "auxiliary": second.detach()}
-    known = mask != IGNORED
+    known = mask != IGNORE
     right = (logits.argmax(1) == mask) & known
     return losses | {"accuracy": right.sum() / known.sum().clamp(min=1)}
 
 
 def _pixel_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     """Mean over the pixels with a label; zero, not NaN, where there is none."""
-    total = F.cross_entropy(logits, mask, ignore_index=IGNORED, reduction="sum")
-    return total / (mask != IGNORED).sum().clamp(min=1)
+    total = F.cross_entropy(logits, mask, ignore_index=IGNORE, reduction="sum")
+    return total / (mask != IGNORE).sum().clamp(min=1)
 
 
 Criterion = Callable[[TaskModel, list[Tensor], Tensor], Losses]

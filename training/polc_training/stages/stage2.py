@@ -15,7 +15,7 @@ from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.errors import UsageError
 
 from ..levels import draw_levels
-from ..rate_distortion import LAMBDAS, bits_per_pixel
+from ..rate_distortion import bits_per_pixel, official_lambdas
 from .base import Batch, Group, Losses, Objective, Stage
 from .pixels import Normalise, criterion_of, cut, pad_image
 
@@ -34,7 +34,7 @@ class Stage2(Stage):
         learning_rate: of Adam.
         clip: largest norm of the gradient; None for no limit.
         distillation: weight of the feature MSE; None for the kind's own.
-        lambdas: weights of the rate by level.
+        lambdas: weights of the rate by level; None for the official ones.
         stratified: whether a batch mixes levels, spread evenly; otherwise one level is drawn a step.
 
     Raises:
@@ -52,12 +52,14 @@ class Stage2(Stage):
         learning_rate: float = 1e-4,
         clip: float | None = 1.0,
         distillation: float | None = None,
-        lambdas: Sequence[float] = LAMBDAS,
+        lambdas: Sequence[float] | None = None,
         stratified: bool = False,
     ) -> None:
         super().__init__()
         check_adapter(task, codec.config)
-        if len(lambdas) != (levels := codec.config.levels):
+        levels = codec.config.levels
+        lambdas = official_lambdas(levels) if lambdas is None else lambdas
+        if len(lambdas) != levels:
             raise UsageError(f"expected a lambda for each of {levels} levels, got {len(lambdas)}")
         self.criterion = criterion_of(task, self.kind)
         self.codec, self.task = codec, task

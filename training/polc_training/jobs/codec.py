@@ -1,0 +1,204 @@
+"""Stage 1: jobs that train the codec, without and with adversaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from torch import nn
+
+from polc.attention import set_attention_kernel
+from polc.checkpoint import PriorArrays, load_checkpoint, save_checkpoint, save_official
+from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.presets import preset
+from polc.tables import make_tables
+from polc_runtime.errors import DataError, UsageError
+from polc_runtime.metrics.distortion import choose_metrics
+from polc_runtime.pictures.images import Pixels, read_image
+
+from ..data.images import ImageFolder, image_files, split_folder
+from ..data.loader import first_batch
+from ..discriminator import Discriminators
+from ..initialise import initialise
+from ..perceptual import PerceptualLoss
+from ..plan import PLANS, check_choice
+from ..rate_distortion import RateDistortion
+from ..runs import LAST
+from ..stages.gan import AdversarialStage
+from ..stages.stage1 import CodecStage, LearningRates
+from ..validate import validate_codec, validation_loss
+from .base import PathLike, Plan, Training, TrainingJob, Validation
+
+PERCEPTUAL = ("lpips", "none")
+INITIAL = ("random", "pca")
+INITIAL_CROPS = 64
+"""Crops that the closed-form initialisation looks at."""
+SAMPLE_PICTURES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecTraining(Training):
+    """Both stages that train the codec.
+
+    Attributes:
+        perceptual: "lpips"; or "none" for MSE alone, with lambdas of its own.
+        lpips_weights: torchvision's VGG-16 weights; None for those in torch's cache, or a download.
+        stratified: whether a batch mixes the quality levels.
+        aux_learning_rate: learning rate of the factorised prior's quantiles.
+        entropy_scale: factor on the learning rate for the entropy networks.
+        prior_scale: factor on the learning rate for the factorised prior.
+    """
+
+    perceptual: str = "lpips"
+    lpips_weights: PathLike | None = None
+    stratified: bool = False
+    aux_learning_rate: float = 1e-3
+    entropy_scale: float = 1.0
+    prior_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("perceptual", self.perceptual, PERCEPTUAL)
+        self.plan.check_patch()
+
+    def dataset(self) -> ImageFolder:
+        """The training images."""
+        return ImageFolder(self.data.sources, self.plan.patch_size, split="train")
+
+    def codec(self) -> Codec:
+        """The codec to start from: a checkpoint's, or a new one; a resumed run's has the run's dimensions."""
+        source = self.pretrained or (Path(self.run.folder) / LAST if self.run.resume else None)
+        codec = load_checkpoint(source).codec if source else Codec(preset(self.preset))
+        set_attention_kernel(codec, self.hardware.attention)
+        return codec
+
+    def weights(self, levels: int) -> RateDistortion:
+        """The loss's weights: the official ones, or those for MSE alone."""
+        return (RateDistortion.official if self.perceptual == "lpips" else RateDistortion.mse_only)(levels)
+
+    def distance(self) -> PerceptualLoss | None:
+        """The perceptual part of the loss."""
+        return PerceptualLoss(self.lpips_weights) if self.perceptual == "lpips" else None
+
+    def rates(self) -> LearningRates:
+        """The codec's learning rates."""
+        return LearningRates(
+            self.plan.learning_rate, self.aux_learning_rate, self.entropy_scale, self.prior_scale
+        )
+
+    def images(self) -> list[Pixels]:
+        """The validation images, uint8 [H,W,3]; none where there are no data for it."""
+        given = self.data.validation
+        try:
+            folders = [Path(given)] if given else [split_folder(each, "val") for each in self.data.sources]
+        except DataError:
+            return []
+        files = [file for folder in folders for file in image_files(folder)]
+        return [read_image(file).pixels for file in files[: self.data.validation_images]]
+
+    def job_of(self, stage: CodecStage, dataset: ImageFolder) -> CodecJob:
+        """The job that trains a stage's codec."""
+        return CodecJob(
+            stage=stage,
+            dataset=dataset,
+            samples=self.images(),
+            settings={"config": stage.codec.config.to_dict()},
+            training=self,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecJob(TrainingJob):
+    """Trains a codec; validation codes images, uint8 [H,W,3], for real."""
+
+    stage: CodecStage
+    samples: Sequence[Pixels]
+    training: CodecTraining
+
+    def write(self, path: Path, learners: nn.Module, step: int) -> None:
+        """Writes the codec's checkpoint, and beside it one in the official layout if that is wanted."""
+        assert isinstance(learners, Codec)
+        facts = {"stage": self.training.stage, "steps": step, **self.training.run.facts}
+        tables = make_tables(PriorArrays.of(learners))
+        save_checkpoint(path, learners, facts, tables)
+        if self.training.run.official_layout:
+            save_official(path.with_suffix(".pth.tar"), learners, tables)
+
+    def validate(self, learners: nn.Module) -> Validation:
+        """Codes the images at every level; shows some at the worst, the middle and the best one."""
+        assert isinstance(learners, Codec)
+        results, decoded = validate_codec(learners, self.samples, choose_metrics())
+        loss = validation_loss(results, self.stage.weights)
+        shown = {
+            f"image{index}": np.concatenate(
+                [original, *(decoded[level][index] for level in (0, len(results) // 2, -1))], 1
+            )
+            for index, original in enumerate(self.samples[:SAMPLE_PICTURES])
+        }
+        return Validation(loss, {"loss": loss, "levels": [result.to_dict() for result in results]}, shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage1(CodecTraining):
+    """Stage 1: the codec, for rate against MSE and LPIPS over all quality levels.
+
+    Attributes:
+        init: a new codec's weights: "random", or "pca" for principal components of training images.
+    """
+
+    stage: ClassVar[str] = "stage1"
+
+    init: str = "random"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("init", self.init, INITIAL)
+
+    def job(self) -> CodecJob:
+        """Loads or makes the codec."""
+        dataset, codec = self.dataset(), self.codec()
+        weights = self.weights(codec.config.levels)
+        if self.init == "pca" and self.pretrained is None and not self.run.resume:
+            initialise(codec, first_batch(dataset, INITIAL_CROPS, self.plan.seed)[0], weights)
+        clip = self.plan.clip_max_norm or None
+        stage = CodecStage(codec, weights, self.distance(), self.rates(), clip, self.stratified)
+        return self.job_of(stage, dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage1Gan(CodecTraining):
+    """Stage 1 with an adversary: the codec against one discriminator a level, from stage 1's checkpoint.
+
+    Attributes:
+        discriminator_learning_rate: learning rate of the discriminators.
+    """
+
+    stage: ClassVar[str] = "stage1-gan"
+
+    plan: Plan = PLANS["stage1-gan"]
+    discriminator_learning_rate: float = 1e-4
+
+    def job(self) -> CodecJob:
+        """Loads the codec; makes the discriminators.
+
+        Raises:
+            UsageError: there is no codec to start from.
+        """
+        if self.pretrained is None and not self.run.resume:
+            raise UsageError("stage1-gan starts from stage 1's checkpoint: give it as pretrained")
+        codec = self.codec()
+        config = codec.config
+        stage = AdversarialStage(
+            codec,
+            Discriminators(config.latent_channels, config.levels),
+            self.weights(config.levels),
+            self.distance(),
+            self.rates(),
+            self.discriminator_learning_rate,
+            self.plan.clip_max_norm or None,
+            self.stratified,
+        )
+        return self.job_of(stage, self.dataset())
