@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from polc_runtime.bitstream.scale_search import ScaleSearch
 from polc_runtime.bitstream.tables import CdfTable, EntropyTables
-from polc_runtime.errors import BitstreamError, BundleError
+from polc_runtime.errors import BundleError, NotFiniteError
 
 GOOD = np.array([[0, 100, 65536, 0], [0, 1, 2, 65536]], np.int32)
 
@@ -111,7 +111,7 @@ def test_the_search_is_a_binary_search_for_any_table(table: list[float], scales:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_scales_that_are_not_finite_are_refused(tables: EntropyTables, bad: float) -> None:
-    with pytest.raises(BitstreamError, match="not finite"):
+    with pytest.raises(NotFiniteError, match="not finite"):
         tables.indexes(np.array([1.0, bad], np.float32))
 
 
