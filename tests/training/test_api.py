@@ -1,5 +1,6 @@
 """Training from Python: results, stopping and resuming, what is refused; the example in the documentation."""
 
+import dataclasses
 import doctest
 import json
 import subprocess
@@ -15,13 +16,14 @@ from polc import load_checkpoint
 from polc_runtime.errors import CheckpointError, UsageError
 from polc_training import (
     PLANS,
+    AdapterTraining,
+    AdversarialTraining,
+    CodecTraining,
     Hardware,
     Listener,
+    PixelTraining,
     Plan,
     RunOptions,
-    Stage1,
-    Stage1Gan,
-    Stage2Cls,
     TrainingData,
     evaluate,
     train,
@@ -45,7 +47,7 @@ def photos(tmp_path_factory):
 def stage1(photos, folder, resume=False, attention="auto", **options):
     """Four steps of stage 1, with a validation after the second and the last."""
     plan = Plan(max_steps=STEPS, batch_size=2, patch_size=64, ema=0.9, seed=5)
-    return Stage1(
+    return CodecTraining(
         TrainingData(photos, num_workers=0),
         RunOptions(folder, resume, log_every=1, save_every=3, validate_every=2),
         plan=plan,
@@ -139,6 +141,12 @@ def test_states_of_older_versions_are_resumed_without_a_second_validation(photos
     assert_same_run(run, whole("auto").folder)
 
 
+def test_crops_that_the_codec_does_not_take_are_refused(photos, tmp_path):
+    training = dataclasses.replace(stage1(photos, tmp_path), plan=Plan(patch_size=96))
+    with pytest.raises(UsageError, match="patch_size: expected a multiple of 64, got 96"):
+        train(training)
+
+
 def test_a_listener_hears_the_start_and_every_record(photos, tmp_path):
     listener = StopAt()
     train(stage1(photos, tmp_path), listener)
@@ -185,7 +193,7 @@ def test_a_folder_without_a_run_is_not_resumed(photos, tmp_path):
 def test_stages_that_start_from_a_codec_need_one(photos, tmp_path):
     where = TrainingData(photos, num_workers=0), RunOptions(tmp_path)
     with pytest.raises(UsageError, match="starts from stage 1's checkpoint: give it as pretrained"):
-        train(Stage1Gan(*where, hardware=Hardware("cpu"), perceptual="none"))
+        train(AdversarialTraining(*where, hardware=Hardware("cpu"), perceptual="none"))
 
 
 @pytest.mark.parametrize(
@@ -199,13 +207,13 @@ def test_stages_that_start_from_a_codec_need_one(photos, tmp_path):
         (lambda: Hardware(attention="cuda"), "attention: expected one of auto, .*, got 'cuda'"),
         (lambda: stage1("x", "y", init="zeros"), "init: expected one of random, pca, got 'zeros'"),
         (
-            lambda: Stage2Cls(TrainingData("x"), RunOptions("y"), family="swin_tiny", augmentation="none"),
+            lambda: AdapterTraining(
+                TrainingData("x"), RunOptions("y"), family="swin_tiny", augmentation="none"
+            ),
             "augmentation: expected one of resized-crop, padded-crop, got 'none'",
         ),
-        (
-            lambda: Stage1(TrainingData("x"), RunOptions("y"), plan=Plan(patch_size=96)),
-            "patch_size: expected a multiple of 64, got 96",
-        ),
+        (lambda: TrainingData("x", num_workers=-1), "num_workers: expected 0 or more, got -1"),
+        (lambda: RunOptions("y", log_every=0), "log_every: expected 1 or more, got 0"),
     ],
 )
 def test_options_that_do_not_exist_are_refused_with_those_that_do(make, said):
@@ -214,7 +222,10 @@ def test_options_that_do_not_exist_are_refused_with_those_that_do(make, said):
 
 
 def test_each_stage_has_the_plan_of_the_method():
-    assert Stage2Cls(TrainingData("x"), RunOptions("y"), family="swin_tiny").plan == PLANS["stage2-cls"]
+    where = TrainingData("x"), RunOptions("y")
+    assert AdapterTraining(*where, family="swin_tiny").plan == PLANS["stage2-cls"]
+    assert PixelTraining(*where, family="pspnet50").plan == PLANS["pixels-seg"]
+    assert AdversarialTraining(*where).plan == PLANS["stage1-gan"]
     assert PLANS["stage1"] == Plan(400, learning_rate=1e-4, milestones=(300,), batch_size=8, patch_size=256)
 
 

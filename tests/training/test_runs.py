@@ -177,9 +177,7 @@ def test_schedules():
     cosine = Plan(epochs=4, max_steps=10, schedule="cosine")
     assert [cosine.factor(step, 5) for step in (0, 5, 10)] == pytest.approx([1, 0.5, 0], abs=1e-12)
     assert cosine.total_steps(5) == 10
-    with pytest.raises(
-        UsageError, match=r"fewer samples than one batch \(8\): lower"
-    ):
+    with pytest.raises(UsageError, match=r"fewer samples than one batch \(8\): lower"):
         Plan(epochs=1).total_steps(0)
 
 

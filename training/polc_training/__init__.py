@@ -8,23 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import TrainingResult, evaluate, train
     from .jobs.base import Hardware, RunOptions, TrainingData, Validation
-    from .jobs.codec import Stage1, Stage1Gan
-    from .jobs.vision import PixelsCls, PixelsSeg, Stage2Cls, Stage2Seg
+    from .jobs.codec import AdversarialTraining, CodecTraining
+    from .jobs.vision import AdapterTraining, PixelTraining
     from .log import Listener
     from .plan import PLANS, Plan
 
 __all__ = [
     "PLANS",
+    "AdapterTraining",
+    "AdversarialTraining",
+    "CodecTraining",
     "Hardware",
     "Listener",
-    "PixelsCls",
-    "PixelsSeg",
+    "PixelTraining",
     "Plan",
     "RunOptions",
-    "Stage1",
-    "Stage1Gan",
-    "Stage2Cls",
-    "Stage2Seg",
     "TrainingData",
     "TrainingResult",
     "Validation",
@@ -35,8 +33,8 @@ __all__ = [
 _MODULES = {
     ".api": ("TrainingResult", "evaluate", "train"),
     ".jobs.base": ("Hardware", "RunOptions", "TrainingData", "Validation"),
-    ".jobs.codec": ("Stage1", "Stage1Gan"),
-    ".jobs.vision": ("PixelsCls", "PixelsSeg", "Stage2Cls", "Stage2Seg"),
+    ".jobs.codec": ("AdversarialTraining", "CodecTraining"),
+    ".jobs.vision": ("AdapterTraining", "PixelTraining"),
     ".log": ("Listener",),
     ".plan": ("PLANS", "Plan"),
 }

@@ -5,13 +5,13 @@ An example, on two images of noise:
     >>> import tempfile
     >>> import numpy as np
     >>> from PIL import Image
-    >>> from polc_training import Hardware, Plan, RunOptions, Stage1, TrainingData, train
+    >>> from polc_training import CodecTraining, Hardware, Plan, RunOptions, TrainingData, train
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name in ("a.png", "b.png"):
     ...         pixels = np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)
     ...         Image.fromarray(pixels).save(f"{folder}/{name}")
     ...     result = train(
-    ...         Stage1(
+    ...         CodecTraining(
     ...             TrainingData(folder, num_workers=0),
     ...             RunOptions(f"{folder}/run"),
     ...             plan=Plan(max_steps=2, batch_size=2, patch_size=64),
@@ -81,7 +81,7 @@ def train(training: Training, listener: Listener | None = None) -> TrainingResul
     It seeds torch's global generator. With several devices it starts the program again in a process for each.
 
     Args:
-        training: `Stage1`, `Stage1Gan`, `Stage2Cls`, `Stage2Seg`, `PixelsCls` or `PixelsSeg`.
+        training: `CodecTraining`, `AdversarialTraining`, `AdapterTraining` or `PixelTraining`.
         listener: hears how the run proceeds; may stop it after a step, its state saved.
 
     Raises:

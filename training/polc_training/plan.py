@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from polc_runtime.bitstream.geometry import PAD_MULTIPLE
 from polc_runtime.errors import UsageError
+
+from .options import Options
 
 SCHEDULES = ("milestones", "cosine")
 DECAY = 0.1
 """Factor on the learning rate at each milestone."""
 
 
-def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raises UsageError, with the choices there are, unless `value` is one of them."""
-    if value not in choices:
-        raise UsageError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-
-
 @dataclass(frozen=True)
-class Plan:
+class Plan(Options):
     """The length of a run, its batches and its learning rate.
 
     Attributes:
         epochs: passes over the data.
-        max_steps: most optimiser steps; None for as many as the epochs have.
-        learning_rate: of Adam.
-        schedule: "milestones", or "cosine" from the full rate to zero at the last step.
+        max_steps: most optimiser steps. Default: as many as the epochs have.
+        learning_rate: learning rate of Adam.
+        schedule: course of the learning rate: a tenth at each milestone, or a cosine to zero.
         milestones: epochs at which the learning rate falls to a tenth.
         warmup: steps over which the rate rises from zero.
-        ema: decay of an exponential moving average of the weights; 0 for none.
+        ema: decay of a moving average of the weights, which is kept instead of them; 0 for none.
         clip_max_norm: largest norm of the gradient; 0 for no limit.
         batch_size: samples a step takes on each device, before accumulation.
         accumulate: batches whose gradients make one step.
-        patch_size: side of the training crops in pixels.
-        seed: of everything random.
-
-    Raises:
-        UsageError: a number is out of its range, or no schedule has that name.
+        patch_size: side of the training crops in pixels; for a codec a multiple of 64.
+        seed: seed of everything random.
     """
 
     epochs: int = 400
@@ -55,14 +48,14 @@ class Plan:
     patch_size: int = 256
     seed: int = 0
 
+    CHOICES: ClassVar = {"schedule": SCHEDULES}
+    BOUNDS: ClassVar = {
+        **dict.fromkeys(("epochs", "max_steps", "batch_size", "accumulate", "patch_size"), 1),
+        **dict.fromkeys(("learning_rate", "warmup", "ema", "clip_max_norm", "seed"), 0),
+    }
+
     def __post_init__(self) -> None:
-        check_choice("schedule", self.schedule, SCHEDULES)
-        least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "patch_size": 1, "max_steps": 1}
-        least |= {"learning_rate": 0, "warmup": 0, "ema": 0, "clip_max_norm": 0, "seed": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= bound:
-                raise UsageError(f"{name}: expected {bound} or more, got {value}")
+        super().__post_init__()
         if self.ema >= 1:
             raise UsageError(f"ema: expected less than 1, got {self.ema}")
 
@@ -85,11 +78,6 @@ class Plan:
             return rise * 0.5 * (1 + math.cos(math.pi * step / self.total_steps(steps_per_epoch)))
         epoch = step // steps_per_epoch
         return rise * DECAY ** sum(epoch >= milestone for milestone in self.milestones)
-
-    def check_patch(self) -> None:
-        """Raises UsageError unless the codec takes crops of `patch_size` as they are."""
-        if self.patch_size % PAD_MULTIPLE:
-            raise UsageError(f"patch_size: expected a multiple of {PAD_MULTIPLE}, got {self.patch_size}")
 
 
 PLANS = {

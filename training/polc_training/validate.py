@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,24 +88,9 @@ class RealCoder:
         return from_tensor(image.cpu().numpy(), height, width)
 
 
-@dataclass(frozen=True)
-class LevelResult:
-    """Means over the images at one level; `metrics` by name."""
-
-    quality: int
-    bpp: float
-    payload_bpp: float
-    estimated_bpp: float
-    metrics: dict[str, float | None]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-able data, flat."""
-        return {key: value for key, value in vars(self).items() if key != "metrics"} | self.metrics
-
-
 def validate_codec(
     codec: Codec, images: Sequence[Pixels], metrics: Metrics
-) -> tuple[list[LevelResult], list[list[Pixels]]]:
+) -> tuple[list[dict[str, Any]], list[list[Pixels]]]:
     """Codes every image at every level.
 
     Args:
@@ -114,22 +99,23 @@ def validate_codec(
         metrics: what to measure of the reconstructions.
 
     Returns:
-        A result a level, and the reconstructions by level, then image.
+        For each level its quality and the images' mean rates and metrics, by name; and the reconstructions by
+        level, then image.
     """
     coder = RealCoder(codec)
-    results, pictures = [], []
+    rows, decoded = [], []
     for quality in range(1, codec.config.levels + 1):
         coded = [coder.code(pixels, float(quality)) for pixels in images]
         made = [coder.synthesise(c, *x.shape[:2]) for x, c in zip(images, coded, strict=True)]
         measured = [metrics.measure(x, x_hat)[0] for x, x_hat in zip(images, made, strict=True)]
         found = {name: _mean([values[name] for values in measured]) for name in measured[-1]}
-        results.append(LevelResult(quality, **mean_rates(coded), metrics=found))
-        pictures.append(made)
-    return results, pictures
+        rows.append({"quality": quality, **mean_rates(coded), **found})
+        decoded.append(made)
+    return rows, decoded
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean over the pictures that a metric has a number for."""
+    """Mean over the images that a metric has a number for."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -139,9 +125,8 @@ def mean_rates(coded: Sequence[Coded]) -> dict[str, float]:
     return {rate: float(np.mean([getattr(c, rate) for c in coded])) for rate in RATES}
 
 
-def validation_loss(results: Sequence[LevelResult], weights: RateDistortion) -> float:
+def validation_loss(rows: Sequence[Mapping[str, Any]], weights: RateDistortion) -> float:
     """The rate-distortion loss of the levels' means, without the perceptual part."""
-    quality = torch.tensor([float(result.quality) for result in results])
-    bpp = torch.tensor([result.bpp for result in results])
-    mse = 4 * torch.tensor([10 ** (-(result.metrics[PSNR] or math.inf) / 10) for result in results])
+    quality, bpp = (torch.tensor([float(row[name]) for row in rows]) for name in ("quality", "bpp"))
+    mse = 4 * torch.tensor([10 ** (-(row[PSNR] or math.inf) / 10) for row in rows])
     return float(weights(quality, bpp, mse, None))

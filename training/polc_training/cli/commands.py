@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 import click
 
 from polc.tasks import FAMILIES
+from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.cli.console import say
 
 from ..api import evaluate, train
 from ..jobs.base import Hardware, RunOptions, Training, TrainingData
-from ..jobs.codec import Stage1, Stage1Gan
-from ..jobs.vision import PixelsCls, PixelsSeg, Stage2Cls, Stage2Seg, VisionTraining
+from ..jobs.codec import AdversarialTraining, CodecTraining
+from ..jobs.vision import AdapterTraining, PixelTraining
 from ..plan import Plan
-from . import options
+from .options import options_of
 from .terminal import INTERRUPTED, Terminal
 
 Group = TypeVar("Group", bound=Any)
@@ -44,16 +45,16 @@ def _take(kind: type[Group], values: dict[str, Any]) -> Group:
     return made
 
 
-def _run(kind: type[Training], **values: Any) -> int:
+def _run(kind: type[Training], stage: str, **values: Any) -> int:
     """Trains, or validates; the exit code: 0, or 130 where a signal ended the run early."""
     tag, saves, resumed = (values.pop(name) for name in ("tag", "save_dir", "checkpoint"))
     quiet, only = values.pop("quiet"), values.pop("eval_only")
-    values |= {"folder": resumed or saves / (tag or kind.stage), "resume": resumed is not None}
+    values |= {"folder": resumed or saves / (tag or stage), "resume": resumed is not None}
     values["facts"] = {"command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}
     data, run = _take(TrainingData, values), _take(RunOptions, values)
     plan, hardware = _take(Plan, values), _take(Hardware, values)
     training = kind(data, run, plan=plan, hardware=hardware, **values)
-    with Terminal(kind.stage, quiet) as terminal:
+    with Terminal(stage, quiet) as terminal:
         if only:
             evaluate(training, terminal)
             return 0
@@ -65,53 +66,46 @@ def _run(kind: type[Training], **values: Any) -> int:
 
 
 def _command(
-    kind: type[Training], description: str, own: dict[str, options.Option], epilog: str | None = None
+    stage: str, kind: type[Training], description: str, task: str | None = None, epilog: str | None = None
 ) -> click.Command:
-    """The command of a stage: the options of every stage and its own, with the class's defaults."""
-    defaults = {field.name: field.default for field in fields(kind)}
-    plan = defaults["plan"]
-    assert isinstance(plan, Plan)
-    for group in (TrainingData, RunOptions, Hardware):
-        defaults |= {field.name: field.default for field in fields(group)}
-    defaults |= vars(plan)
-    parameters = [each.parameter(name, defaults) for name, each in (options.SHARED | own).items()]
-    return click.Command(kind.stage, {}, partial(_run, kind), list(parameters), description, epilog)
-
-
-def _vision_command(kind: type[VisionTraining], description: str, **own: options.Option) -> click.Command:
-    families = [name for name, family in FAMILIES.items() if family.kind == kind.kind]
-    return _command(kind, description, {"family": options.family(families)} | options.VISION | own)
+    families = [name for name, family in FAMILIES.items() if family.kind == task]
+    parameters = options_of(stage, kind, families)
+    return click.Command(stage, {}, partial(_run, kind, stage), parameters, description, epilog)
 
 
 stage1 = _command(
-    Stage1,
+    "stage1",
+    CodecTraining,
     "Train the codec for rate against MSE and LPIPS, over all quality levels.",
-    options.CODEC | {"init": options.CODEC_INIT},
-    STAGE1_EXAMPLES,
+    epilog=STAGE1_EXAMPLES,
 )
 stage1_gan = _command(
-    Stage1Gan,
+    "stage1-gan",
+    AdversarialTraining,
     "Train the codec against one discriminator a level, from stage 1's checkpoint.",
-    options.CODEC | {"discriminator_learning_rate": options.DISCRIMINATOR_RATE},
-    GAN_EXAMPLES,
+    epilog=GAN_EXAMPLES,
 )
-stage2_cls = _vision_command(
-    Stage2Cls,
+stage2_cls = _command(
+    "stage2-cls",
+    AdapterTraining,
     "Train an adapter that classifies from the codec's latents; codec and classifier are frozen.",
-    **options.ADAPTER,
+    CLASSIFICATION,
 )
-stage2_seg = _vision_command(
-    Stage2Seg,
+stage2_seg = _command(
+    "stage2-seg",
+    AdapterTraining,
     "Train an adapter that segments from the codec's latents; codec and segmenter are frozen.",
-    **options.ADAPTER,
+    SEGMENTATION,
 )
-pixels_cls = _vision_command(
-    PixelsCls,
+pixels_cls = _command(
+    "pixels-cls",
+    PixelTraining,
     "Train a classifier on pixels: the teacher that stage2-cls starts from.",
-    weight_decay=options.WEIGHT_DECAY,
+    CLASSIFICATION,
 )
-pixels_seg = _vision_command(
-    PixelsSeg,
+pixels_seg = _command(
+    "pixels-seg",
+    PixelTraining,
     "Train a segmenter on pixels: the teacher that stage2-seg starts from.",
-    weight_decay=options.WEIGHT_DECAY,
+    SEGMENTATION,
 )

@@ -14,31 +14,33 @@ from polc.families.tinylic.presets import PRESETS
 from polc_runtime.pictures.images import Pixels
 
 from ..data.loader import Samples
-from ..plan import PLANS, Plan, check_choice
+from ..options import Options
+from ..plan import PLANS, Plan
 from ..stages.base import Stage
 
 PathLike = str | Path
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 """Names here -> Lightning Fabric's."""
-ACCELERATORS = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
-class TrainingData:
+class TrainingData(Options):
     """What to train and to validate on.
 
     Attributes:
-        dataset: folders of images for stage 1; one folder, `.zip` or list file for the others.
-        validation: the validation data; None for the dataset's `val` or `test` folder, if it has one.
-        validation_images: how many of the validation images to use.
-        num_workers: processes that read the training data; 0 reads them in this one.
+        dataset: folders of images; of labelled ones a single folder, `.zip` or list file.
+        validation: the validation data. Default: the dataset's `val` or `test` folder, if it has one.
+        validation_images: images of the validation data to use.
+        num_workers: processes that read the training data; 0 for none but this one.
     """
 
     dataset: PathLike | Sequence[PathLike]
     validation: PathLike | None = None
     validation_images: int = 8
     num_workers: int = 2
+
+    BOUNDS: ClassVar = {"validation_images": 1, "num_workers": 0}
 
     @property
     def sources(self) -> list[Path]:
@@ -48,17 +50,14 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class Hardware:
+class Hardware(Options):
     """Where and how to compute.
 
     Attributes:
-        accelerator: "auto", "cpu" or "cuda".
-        devices: how many, on this machine; several train by DDP, each in a process that starts the program.
-        precision: "fp32", "bf16" or "fp16", of the networks' arithmetic; weights and rates stay in fp32.
-        attention: a name in `polc.attention.TRAINING_KERNELS`.
-
-    Raises:
-        UsageError: a name is none of these.
+        accelerator: where to train.
+        devices: devices on this machine; several train by DDP, each in a process that starts the program.
+        precision: of the networks' arithmetic; weights and rates stay in fp32.
+        attention: attention kernel; "auto" is native for fp32 on the CPU where it was built, else tiled.
     """
 
     accelerator: str = "auto"
@@ -66,24 +65,26 @@ class Hardware:
     precision: str = "fp32"
     attention: str = "auto"
 
-    def __post_init__(self) -> None:
-        check_choice("accelerator", self.accelerator, ACCELERATORS)
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("attention", self.attention, TRAINING_KERNELS)
+    CHOICES: ClassVar = {
+        "accelerator": ("auto", "cpu", "cuda"),
+        "precision": tuple(PRECISIONS),
+        "attention": TRAINING_KERNELS,
+    }
+    BOUNDS: ClassVar = {"devices": 1}
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Options):
     """Where a run is kept, and how often.
 
     Attributes:
         folder: of the run; see `polc_training.runs`.
         resume: whether to resume the run that the folder holds, exactly where it stopped.
         log_every: steps from one record to the next.
-        save_every: steps from one saved state to the next; None for once an epoch.
-        validate_every: steps from one validation to the next; None for once an epoch.
-        logdir: folder to log to for TensorBoard too; None for none.
-        official_layout: whether to write the official code's layout too (`last.pth.tar`).
+        save_every: steps from one saved state to the next. Default: an epoch.
+        validate_every: steps from one validation to the next. Default: an epoch.
+        logdir: also log to TensorBoard, in this folder.
+        official_layout: also write the official code's layout (`last.pth.tar`).
         facts: to store in every checkpoint, JSON-able.
     """
 
@@ -95,6 +96,8 @@ class RunOptions:
     logdir: PathLike | None = None
     official_layout: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    BOUNDS: ClassVar = dict.fromkeys(("log_every", "save_every", "validate_every"), 1)
 
 
 @dataclass(frozen=True)
@@ -140,30 +143,42 @@ class TrainingJob:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Options):
     """What every stage of training is asked for; each stage's class adds its own.
 
     Attributes:
         data: what to train on.
         run: where to keep it.
-        plan: how long and how fast.
+        plan: how long and how fast. Default: the method's, `PLANS[stage]`.
         hardware: where.
-        pretrained: checkpoint to start from; None for none.
+        pretrained: checkpoint to start from.
         preset: dimensions of a new codec; a checkpoint brings its own.
     """
-
-    stage: ClassVar[str]
 
     data: TrainingData
     run: RunOptions
     _: KW_ONLY
-    plan: Plan = PLANS["stage1"]
+    plan: Plan = None  # type: ignore[assignment]  # set below
     hardware: Hardware = Hardware()
     pretrained: PathLike | None = None
     preset: str = "polc-base"
 
+    CHOICES: ClassVar = {"preset": tuple(PRESETS)}
+
     def __post_init__(self) -> None:
-        check_choice("preset", self.preset, PRESETS)
+        super().__post_init__()
+        if self.plan is None:
+            object.__setattr__(self, "plan", PLANS[self.stage])
+
+    @property
+    def stage(self) -> str:
+        """The stage's name, one of `PLANS`."""
+        raise NotImplementedError
+
+    @property
+    def clip(self) -> float | None:
+        """Largest norm of the gradient; None for no limit."""
+        return self.plan.clip_max_norm or None
 
     def job(self) -> TrainingJob:
         """Loads models and data, and draws what is random of them from torch's global generator."""

@@ -24,16 +24,13 @@ from ..data.loader import first_batch
 from ..discriminator import Discriminators
 from ..initialise import initialise
 from ..perceptual import PerceptualLoss
-from ..plan import PLANS, check_choice
 from ..rate_distortion import RateDistortion
 from ..runs import LAST
 from ..stages.gan import AdversarialStage
 from ..stages.stage1 import CodecStage, LearningRates
 from ..validate import validate_codec, validation_loss
-from .base import PathLike, Plan, Training, TrainingJob, Validation
+from .base import PathLike, Training, TrainingJob, Validation
 
-PERCEPTUAL = ("lpips", "none")
-INITIAL = ("random", "pca")
 INITIAL_CROPS = 64
 """Crops that the closed-form initialisation looks at."""
 SAMPLE_PICTURES = 2
@@ -41,15 +38,16 @@ SAMPLE_PICTURES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class CodecTraining(Training):
-    """Both stages that train the codec.
+    """Stage 1: trains the codec for rate against MSE and LPIPS, over all quality levels.
 
     Attributes:
-        perceptual: "lpips"; or "none" for MSE alone, with lambdas of its own.
-        lpips_weights: torchvision's VGG-16 weights; None for those in torch's cache, or a download.
+        perceptual: perceptual part of the loss; without one, MSE alone with lambdas of its own.
+        lpips_weights: file of torchvision's VGG-16 weights. Default: torch's cache, or a download.
         stratified: whether a batch mixes the quality levels.
         aux_learning_rate: learning rate of the factorised prior's quantiles.
         entropy_scale: factor on the learning rate for the entropy networks.
         prior_scale: factor on the learning rate for the factorised prior.
+        init: a new codec's weights: "random", or "pca" for principal components of training images.
     """
 
     perceptual: str = "lpips"
@@ -58,15 +56,39 @@ class CodecTraining(Training):
     aux_learning_rate: float = 1e-3
     entropy_scale: float = 1.0
     prior_scale: float = 1.0
+    init: str = "random"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("perceptual", self.perceptual, PERCEPTUAL)
-        self.plan.check_patch()
+    CHOICES: ClassVar = {**Training.CHOICES, "perceptual": ("lpips", "none"), "init": ("random", "pca")}
 
-    def dataset(self) -> ImageFolder:
-        """The training images."""
-        return ImageFolder(self.data.sources, self.plan.patch_size, split="train")
+    @property
+    def stage(self) -> str:
+        """Its name."""
+        return "stage1"
+
+    def job(self) -> CodecJob:
+        """Loads or makes the codec.
+
+        Raises:
+            UsageError: the codec does not take crops of the plan's size as they are.
+        """
+        dataset = ImageFolder(self.data.sources, self.plan.patch_size, split="train")
+        codec = self.codec()
+        if (patch := self.plan.patch_size) % (multiple := codec.plan.pad.multiple):
+            raise UsageError(f"patch_size: expected a multiple of {multiple}, got {patch}")
+        weights = self.weights(codec.config.levels)
+        if self.init == "pca" and self.pretrained is None and not self.run.resume:
+            initialise(codec, first_batch(dataset, INITIAL_CROPS, self.plan.seed)[0], weights)
+        return CodecJob(
+            stage=self.make_stage(codec, weights),
+            dataset=dataset,
+            samples=self.images(),
+            settings={"config": codec.config.to_dict()},
+            training=self,
+        )
+
+    def make_stage(self, codec: Codec, weights: RateDistortion) -> CodecStage:
+        """The module that is trained."""
+        return CodecStage(codec, weights, self.distance(), self.rates(), self.clip, self.stratified)
 
     def codec(self) -> Codec:
         """The codec to start from: a checkpoint's, or a new one; a resumed run's has the run's dimensions."""
@@ -99,16 +121,6 @@ class CodecTraining(Training):
         files = [file for folder in folders for file in image_files(folder)]
         return [read_image(file).pixels for file in files[: self.data.validation_images]]
 
-    def job_of(self, stage: CodecStage, dataset: ImageFolder) -> CodecJob:
-        """The job that trains a stage's codec."""
-        return CodecJob(
-            stage=stage,
-            dataset=dataset,
-            samples=self.images(),
-            settings={"config": stage.codec.config.to_dict()},
-            training=self,
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class CodecJob(TrainingJob):
@@ -130,75 +142,40 @@ class CodecJob(TrainingJob):
     def validate(self, learners: nn.Module) -> Validation:
         """Codes the images at every level; shows some at the worst, the middle and the best one."""
         assert isinstance(learners, Codec)
-        results, decoded = validate_codec(learners, self.samples, choose_metrics())
-        loss = validation_loss(results, self.stage.weights)
+        rows, decoded = validate_codec(learners, self.samples, choose_metrics())
+        loss = validation_loss(rows, self.stage.weights)
         shown = {
             f"image{index}": np.concatenate(
-                [original, *(decoded[level][index] for level in (0, len(results) // 2, -1))], 1
+                [original, *(decoded[level][index] for level in (0, len(rows) // 2, -1))], 1
             )
             for index, original in enumerate(self.samples[:SAMPLE_PICTURES])
         }
-        return Validation(loss, {"loss": loss, "levels": [result.to_dict() for result in results]}, shown)
+        return Validation(loss, {"loss": loss, "levels": rows}, shown)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage1(CodecTraining):
-    """Stage 1: the codec, for rate against MSE and LPIPS over all quality levels.
-
-    Attributes:
-        init: a new codec's weights: "random", or "pca" for principal components of training images.
-    """
-
-    stage: ClassVar[str] = "stage1"
-
-    init: str = "random"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("init", self.init, INITIAL)
-
-    def job(self) -> CodecJob:
-        """Loads or makes the codec."""
-        dataset, codec = self.dataset(), self.codec()
-        weights = self.weights(codec.config.levels)
-        if self.init == "pca" and self.pretrained is None and not self.run.resume:
-            initialise(codec, first_batch(dataset, INITIAL_CROPS, self.plan.seed)[0], weights)
-        clip = self.plan.clip_max_norm or None
-        stage = CodecStage(codec, weights, self.distance(), self.rates(), clip, self.stratified)
-        return self.job_of(stage, dataset)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage1Gan(CodecTraining):
+class AdversarialTraining(CodecTraining):
     """Stage 1 with an adversary: the codec against one discriminator a level, from stage 1's checkpoint.
 
     Attributes:
         discriminator_learning_rate: learning rate of the discriminators.
     """
 
-    stage: ClassVar[str] = "stage1-gan"
-
-    plan: Plan = PLANS["stage1-gan"]
     discriminator_learning_rate: float = 1e-4
 
-    def job(self) -> CodecJob:
-        """Loads the codec; makes the discriminators.
+    @property
+    def stage(self) -> str:
+        """Its name."""
+        return "stage1-gan"
+
+    def make_stage(self, codec: Codec, weights: RateDistortion) -> CodecStage:
+        """The module that is trained.
 
         Raises:
             UsageError: there is no codec to start from.
         """
         if self.pretrained is None and not self.run.resume:
             raise UsageError("stage1-gan starts from stage 1's checkpoint: give it as pretrained")
-        codec = self.codec()
-        config = codec.config
-        stage = AdversarialStage(
-            codec,
-            Discriminators(config.latent_channels, config.levels),
-            self.weights(config.levels),
-            self.distance(),
-            self.rates(),
-            self.discriminator_learning_rate,
-            self.plan.clip_max_norm or None,
-            self.stratified,
-        )
-        return self.job_of(stage, self.dataset())
+        discriminators = Discriminators(codec.config.latent_channels, codec.config.levels)
+        common = weights, self.distance(), self.rates(), self.discriminator_learning_rate
+        return AdversarialStage(codec, discriminators, *common, self.clip, self.stratified)

@@ -28,13 +28,13 @@ from ..data.loader import first_batch
 from ..data.segmentation import IGNORE, label_map
 from ..data.vision import AUGMENTATIONS, VisionData, labelled_data, segmented_data
 from ..initialise_adapter import initialise_adapter
-from ..plan import PLANS, Plan, check_choice
-from ..stages.pixels import PixelClassification, PixelSegmentation, PixelStage, cut
-from ..stages.stage2 import Stage2, Stage2Classification, Stage2Segmentation
+from ..stages.pixels import PixelStage, cut
+from ..stages.stage2 import AdapterStage
 from ..validate import RealCoder, mean_rates
 from .base import PathLike, Training, TrainingJob, Validation
 
-INITIAL = ("random", "fit")
+SUFFIXES = {CLASSIFICATION: "cls", SEGMENTATION: "seg"}
+"""Ends of the stages' names by kind of task."""
 INITIAL_IMAGES = 64
 """Images that the closed-form initialisation looks at."""
 
@@ -48,14 +48,12 @@ class VisionTraining(Training):
 
     Attributes:
         family: kind of vision model, a name in `polc.tasks.FAMILIES`.
-        weights: "timm", or the file of the vision model's weights; None for random ones.
-        classes: of a segmentation, how many there are; None for the family's.
-        augmentation: of a classification, a name in `polc_training.data.vision.AUGMENTATIONS`.
-        ignore_labels: of a segmentation, labels in the masks that mean no class, as 255 does.
-        reduce_zero_label: of a segmentation, whether masks count classes from 1, and 0 means no class.
+        weights: the vision model's weights: "timm", or a file. Default: random ones.
+        classes: of a segmentation: number of classes. Default: the family's.
+        augmentation: of a classification: random parts of photos, or small shifts of thumbnails.
+        ignore_labels: of a segmentation: labels in the masks that mean no class, as 255 does.
+        reduce_zero_label: of a segmentation: masks count classes from 1, and 0 means no class, as in ADE20K.
     """
-
-    kind: ClassVar[str]
 
     family: str
     weights: PathLike | None = None
@@ -64,9 +62,13 @@ class VisionTraining(Training):
     ignore_labels: Sequence[int] = ()
     reduce_zero_label: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("augmentation", self.augmentation, AUGMENTATIONS)
+    CHOICES: ClassVar = {**Training.CHOICES, "augmentation": tuple(AUGMENTATIONS)}
+    BOUNDS: ClassVar = {"classes": 2}
+
+    @property
+    def kind(self) -> str:
+        """Of the task: classification or segmentation."""
+        return family_named(self.family).kind
 
     def vision_data(self) -> VisionData:
         """The data set.
@@ -120,24 +122,30 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class PixelTraining(VisionTraining):
-    """Both stages that train a vision model on pixels.
+    """Trains a vision model on pixels: the teacher that stage 2 starts from.
 
     Attributes:
         weight_decay: of AdamW.
     """
 
-    module: ClassVar[type[PixelStage]]
-
     weight_decay: float = 0.05
+
+    BOUNDS: ClassVar = {**VisionTraining.BOUNDS, "weight_decay": 0}
+
+    @property
+    def stage(self) -> str:
+        """Its name: pixels-cls or pixels-seg."""
+        return f"pixels-{SUFFIXES[self.kind]}"
 
     def job(self) -> PixelJob:
         """Makes the model, or loads its weights."""
         data = self.vision_data()
         task = self.model(data, preset(self.preset))
-        clip = self.plan.clip_max_norm or None
-        stage = self.module(task, self.plan.learning_rate, clip, self.weight_decay)
         return PixelJob(
-            stage=stage, dataset=data.train, samples=self.test_samples(data), settings=self.settings(data)
+            stage=PixelStage(task, self.plan.learning_rate, self.clip, self.weight_decay),
+            dataset=data.train,
+            samples=self.test_samples(data),
+            settings=self.settings(data),
         )
 
 
@@ -155,7 +163,7 @@ class PixelJob(TrainingJob):
 
     def validate(self, learners: nn.Module) -> Validation:
         """Scores it; the loss is what it lacks to a score of 1."""
-        score = Score(self.stage.kind)
+        score = Score(self.stage.task.family.kind)
         device = next(learners.parameters()).device
         for image, target in self.samples:
             score.update(self.stage.predict(image.to(device)), target)
@@ -163,46 +171,28 @@ class PixelJob(TrainingJob):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelsCls(PixelTraining):
-    """A classifier on pixels, the teacher that stage 2 starts from."""
-
-    stage: ClassVar[str] = "pixels-cls"
-    kind: ClassVar[str] = CLASSIFICATION
-    module: ClassVar[type[PixelStage]] = PixelClassification
-    plan: Plan = PLANS["pixels-cls"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelsSeg(PixelTraining):
-    """A segmenter on pixels, the teacher that stage 2 starts from."""
-
-    stage: ClassVar[str] = "pixels-seg"
-    kind: ClassVar[str] = SEGMENTATION
-    module: ClassVar[type[PixelStage]] = PixelSegmentation
-    plan: Plan = PLANS["pixels-seg"]
-
-
-@dataclass(frozen=True, kw_only=True)
 class AdapterTraining(VisionTraining):
-    """Both stages that train an adapter between a frozen codec, `pretrained`, and a frozen vision model.
+    """Stage 2: trains an adapter between a frozen codec, `pretrained`, and a frozen vision model.
 
     Attributes:
-        task: name of the task; None for the family's.
+        task: name of the task. Default: the family's.
         stratified: whether a batch mixes the quality levels.
-        distillation: weight of the feature MSE; None for 0.01, or 10 of a segmentation.
+        distillation: weight of the feature MSE. Default: 0.01, or 10 of a segmentation.
         init: a new adapter's weights: "random", or "fit" to fit them to the vision model's own stem.
     """
-
-    module: ClassVar[type[Stage2]]
 
     task: str | None = None
     stratified: bool = False
     distillation: float | None = None
     init: str = "random"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("init", self.init, INITIAL)
+    CHOICES: ClassVar = {**VisionTraining.CHOICES, "init": ("random", "fit")}
+    BOUNDS: ClassVar = {**VisionTraining.BOUNDS, "distillation": 0}
+
+    @property
+    def stage(self) -> str:
+        """Its name: stage2-cls or stage2-seg."""
+        return f"stage2-{SUFFIXES[self.kind]}"
 
     def job(self) -> AdapterJob:
         """Loads the codec and the vision model; makes the adapter.
@@ -218,8 +208,8 @@ class AdapterTraining(VisionTraining):
         task = self.model(data, codec.config)
         for model in (codec, task):
             set_attention_kernel(model, self.hardware.attention)
-        rate, clip = self.plan.learning_rate, self.plan.clip_max_norm or None
-        stage = self.module(codec, task, rate, clip, self.distillation, stratified=self.stratified)
+        rate = self.plan.learning_rate
+        stage = AdapterStage(codec, task, rate, self.clip, self.distillation, stratified=self.stratified)
         start = {}
         if self.init == "fit" and not self.run.resume:
             images = first_batch(data.train, INITIAL_IMAGES, self.plan.seed)[0]
@@ -240,7 +230,7 @@ class AdapterTraining(VisionTraining):
 class AdapterJob(TrainingJob):
     """Trains an adapter; a checkpoint holds codec, adapter and vision model, and the codec's other tasks."""
 
-    stage: Stage2
+    stage: AdapterStage
     samples: TestSamples
     training: AdapterTraining
     checkpoint: Checkpoint
@@ -263,7 +253,7 @@ class AdapterJob(TrainingJob):
         codec, task = self.stage.codec, self.stage.task
         coder, rows = RealCoder(codec), []
         for quality in range(1, codec.config.levels + 1):
-            score, coded = Score(self.stage.kind), []
+            score, coded = Score(self.stage.task.family.kind), []
             for image, target in self.samples:
                 pixels = (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
                 coded.append(coder.code(pixels, float(quality)))
@@ -271,23 +261,3 @@ class AdapterJob(TrainingJob):
             rows.append({"quality": quality, **mean_rates(coded), score.name: score.value()})
         loss = 1 - float(np.mean([row[score.name] for row in rows]))
         return Validation(loss, {"loss": loss, "levels": rows})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage2Cls(AdapterTraining):
-    """Stage 2: an adapter that classifies from a frozen codec's latents."""
-
-    stage: ClassVar[str] = "stage2-cls"
-    kind: ClassVar[str] = CLASSIFICATION
-    module: ClassVar[type[Stage2]] = Stage2Classification
-    plan: Plan = PLANS["stage2-cls"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage2Seg(AdapterTraining):
-    """Stage 2: an adapter that segments from a frozen codec's latents."""
-
-    stage: ClassVar[str] = "stage2-seg"
-    kind: ClassVar[str] = SEGMENTATION
-    module: ClassVar[type[Stage2]] = Stage2Segmentation
-    plan: Plan = PLANS["stage2-seg"]
