@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 
@@ -58,14 +56,10 @@ class TrainingState:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of every random generator of this process, as tensors and plain numbers."""
-    name, keys, *rest = np.random.get_state()
-    version, words, gauss = random.getstate()
+    """The states of torch's global generators in this process, which all that is random draws from."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "python": [version, list(words), gauss],
     }
 
 
@@ -74,10 +68,6 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
 
 
 def save_state(path: Path, state: TrainingState, random_states: list[dict[str, Any]]) -> None:
