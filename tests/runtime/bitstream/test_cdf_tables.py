@@ -196,6 +196,7 @@ def test_damage_anywhere_in_a_file_is_a_bundle_error_or_harmless(
     tables.save(tmp_path / "good.npz")
     data = (tmp_path / "good.npz").read_bytes()
     random = np.random.default_rng(1)
+    refused = 0
     for _ in range(200):
         bad = bytearray(data)
         bad[random.integers(len(bad))] ^= 1 << random.integers(8)
@@ -203,4 +204,5 @@ def test_damage_anywhere_in_a_file_is_a_bundle_error_or_harmless(
         try:
             EntropyTables.load(tmp_path / "bad.npz")
         except BundleError:
-            continue
+            refused += 1
+    assert refused > 150, "hardly any byte of the file may change"
