@@ -63,7 +63,7 @@ class Discriminators(nn.Module):
             Tensor [B,H/16 * W/16].
 
         Raises:
-            ValueError: a quality is no level.
+            ValueError: a quality is not a level.
         """
         levels = self._levels(quality)
         if len(set(levels)) == 1:

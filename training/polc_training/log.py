@@ -76,7 +76,7 @@ class Log:
                     self._board.add_scalar(f"{kind}/{name}", value, step)
         self.listener.record(kind, step, values)
 
-    def picture(self, name: str, step: int, pixels: Pixels) -> None:
+    def image(self, name: str, step: int, pixels: Pixels) -> None:
         """Keeps a sample image, uint8 [H,W,3]; on disk it replaces the last one of that name."""
         self.samples.mkdir(exist_ok=True)
         write_file(self.samples / f"{name}.png", encode_image(pixels), force=True)

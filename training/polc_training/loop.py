@@ -164,7 +164,7 @@ class Trainer:
             self.log.record("train", self.state.progress.step + 1, losses)
 
     def _due(self, every: int | None) -> bool:
-        """Whether what happens every so many steps, or once an epoch, and at the end, happens now."""
+        """Whether something is due that happens every `every` steps, or once an epoch, and at the end."""
         step = self.state.progress.step
         return step == self.total or step % (every or self.steps_per_epoch) == 0
 
@@ -190,8 +190,8 @@ class Trainer:
                 found = self.job.validate(self.stage.learners())
             self.module.train()
             self.log.record("validation", progress.step, found.record)
-            for name, pixels in found.pictures.items():
-                self.log.picture(name, progress.step, pixels)
+            for name, pixels in found.images.items():
+                self.log.image(name, progress.step, pixels)
             found = Validation(found.loss, found.record)
         found = cast(Validation, self.fabric.broadcast(found))
         progress.validated = progress.step

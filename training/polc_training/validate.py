@@ -1,4 +1,4 @@
-"""Validation of a codec while it trains: every level, real bytes beside estimated bits, picture quality."""
+"""Validation of a codec while it trains: every level, real bytes beside estimated bits, image quality."""
 
 from __future__ import annotations
 

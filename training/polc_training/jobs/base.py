@@ -107,12 +107,12 @@ class Validation:
     Attributes:
         loss: what the best checkpoint has least of.
         record: numbers, or rows of numbers, by name.
-        pictures: sample images by name, uint8 [H,W,3].
+        images: sample images by name, uint8 [H,W,3].
     """
 
     loss: float
     record: Mapping[str, Any]
-    pictures: Mapping[str, Pixels] = field(default_factory=dict)
+    images: Mapping[str, Pixels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

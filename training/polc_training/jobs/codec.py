@@ -33,7 +33,7 @@ from .base import PathLike, Training, TrainingJob, Validation
 
 INITIAL_CROPS = 64
 """Crops that the closed-form initialisation looks at."""
-SAMPLE_PICTURES = 2
+SAMPLE_IMAGES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class CodecJob(TrainingJob):
             f"image{index}": np.concatenate(
                 [original, *(decoded[level][index] for level in (0, len(rows) // 2, -1))], 1
             )
-            for index, original in enumerate(self.samples[:SAMPLE_PICTURES])
+            for index, original in enumerate(self.samples[:SAMPLE_IMAGES])
         }
         return Validation(loss, {"loss": loss, "levels": rows}, shown)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polc.tasks import Preprocessing, TaskModel
-from polc_runtime.bitstream.plan import VERSION_1_PAD
+from polc_runtime.bitstream.plan import VERSION_1_PAD, Pad
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.errors import UsageError
 
@@ -54,10 +54,10 @@ class Normalise(nn.Module):
         return (image - self.mean) / self.std
 
 
-def pad_image(image: Tensor) -> Tensor:
-    """Repeats last row and column of `image` [B,3,h,w] to [B,3,H,W] = `padded_size(h, w)`, as the runtime."""
+def pad_image(image: Tensor, pad: Pad = VERSION_1_PAD) -> Tensor:
+    """`polc_runtime.pictures.images.pad` for tensors: [B,3,h,w] -> [B,3,H,W] = `pad.padded_size(h, w)`."""
     height, width = image.shape[-2:]
-    full_height, full_width = VERSION_1_PAD.padded_size(height, width)
+    full_height, full_width = pad.padded_size(height, width)
     return F.pad(image, (0, full_width - width, 0, full_height - height), mode="replicate")
 
 

@@ -103,13 +103,13 @@ class AdapterStage(Stage):
     @torch.no_grad()
     def encode(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """What the codec makes of images [B,3,H,W]: y_hat [B,M,h,w], and estimated bits per pixel [B]."""
-        output = self.codec(pad_image(image), quality, reconstruct=False)
+        output = self.codec(pad_image(image, self.codec.plan.pad), quality, reconstruct=False)
         return output.y_hat, bits_per_pixel(output.bits(), image)
 
     @torch.no_grad()
     def teach(self, image: Tensor) -> list[Tensor]:
         """The teacher's features of images [B,3,H,W]."""
-        return self.task.pixel_features(self.normalise(pad_image(image)))
+        return self.task.pixel_features(self.normalise(pad_image(image, self.codec.plan.pad)))
 
     def predict(self, image: Tensor, quality: Tensor) -> Tensor:
         """Logits of images [B,3,H,W] in 0..1, coded at a real-valued quality [B]; see `predict_and_rate`."""
