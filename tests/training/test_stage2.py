@@ -213,20 +213,6 @@ def test_one_level_is_drawn_a_step_or_the_levels_are_spread_over_the_batch(codec
     torch.testing.assert_close(spread("adapter", batch)["loss"], spread.losses(*batch, drawn)["loss"])
 
 
-@torch.no_grad()
-def test_predictions_are_those_of_the_decoded_latent_at_any_quality(classification, segmentation):
-    quality = torch.tensor([1.5, 6.25])
-    image = picture(2, 192, 192)
-    y_hat, bits = coded(classification.codec, image, quality)
-    logits, bpp = classification.predict_and_rate(image, quality)
-    torch.testing.assert_close(logits, classification.task(y_hat, quality))
-    torch.testing.assert_close(bpp, bits / 192**2)
-    image = picture(2, 70, 250)
-    y_hat, _ = coded(segmentation.codec, repeated(image, 192, 256), quality)
-    expected = segmentation.task(y_hat, quality)[:, :, :70, :250]
-    torch.testing.assert_close(segmentation.predict(image, quality), expected)
-
-
 def test_what_does_not_fit_is_refused(codec):
     task = formula_task("convnext_mini", CONFIG)
     with pytest.raises(UsageError, match="expected a lambda for each of 8 levels, got 3"):

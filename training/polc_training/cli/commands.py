@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import sys
 from dataclasses import fields
@@ -66,46 +67,17 @@ def _run(kind: type[Training], stage: str, **values: Any) -> int:
 
 
 def _command(
-    stage: str, kind: type[Training], description: str, task: str | None = None, epilog: str | None = None
+    stage: str, kind: type[Training], task: str | None = None, epilog: str | None = None
 ) -> click.Command:
     families = [name for name, family in FAMILIES.items() if family.kind == task]
+    description = (inspect.getdoc(kind) or "").partition("\n")[0]
     parameters = options_of(stage, kind, families)
     return click.Command(stage, {}, partial(_run, kind, stage), parameters, description, epilog)
 
 
-stage1 = _command(
-    "stage1",
-    CodecTraining,
-    "Train the codec for rate against MSE and LPIPS, over all quality levels.",
-    epilog=STAGE1_EXAMPLES,
-)
-stage1_gan = _command(
-    "stage1-gan",
-    AdversarialTraining,
-    "Train the codec against one discriminator a level, from stage 1's checkpoint.",
-    epilog=GAN_EXAMPLES,
-)
-stage2_cls = _command(
-    "stage2-cls",
-    AdapterTraining,
-    "Train an adapter that classifies from the codec's latents; codec and classifier are frozen.",
-    CLASSIFICATION,
-)
-stage2_seg = _command(
-    "stage2-seg",
-    AdapterTraining,
-    "Train an adapter that segments from the codec's latents; codec and segmenter are frozen.",
-    SEGMENTATION,
-)
-pixels_cls = _command(
-    "pixels-cls",
-    PixelTraining,
-    "Train a classifier on pixels: the teacher that stage2-cls starts from.",
-    CLASSIFICATION,
-)
-pixels_seg = _command(
-    "pixels-seg",
-    PixelTraining,
-    "Train a segmenter on pixels: the teacher that stage2-seg starts from.",
-    SEGMENTATION,
-)
+stage1 = _command("stage1", CodecTraining, epilog=STAGE1_EXAMPLES)
+stage1_gan = _command("stage1-gan", AdversarialTraining, epilog=GAN_EXAMPLES)
+stage2_cls = _command("stage2-cls", AdapterTraining, CLASSIFICATION)
+stage2_seg = _command("stage2-seg", AdapterTraining, SEGMENTATION)
+pixels_cls = _command("pixels-cls", PixelTraining, CLASSIFICATION)
+pixels_seg = _command("pixels-seg", PixelTraining, SEGMENTATION)

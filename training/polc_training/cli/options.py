@@ -92,7 +92,7 @@ def options_of(stage: str, kind: type[Training], families: list[str]) -> list[cl
     for group in (TrainingData, Plan, Hardware, RunOptions, kind):
         described = dict(descriptions(group))
         for each in fields(group):
-            if each.name not in NO_OPTIONS:
+            if each.init and each.name not in NO_OPTIONS:
                 default = getattr(PLANS[stage], each.name) if group is Plan else each.default
                 choices = families if each.name == "family" else group.CHOICES.get(each.name)
                 found.append(_option(each, default, choices, described.get(each.name, "")))

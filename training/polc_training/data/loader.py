@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from polc_runtime.errors import DataError, PolcError
 
@@ -42,11 +42,6 @@ def seeded(*numbers: int) -> Generator:
     """A CPU generator seeded by all of the numbers, each 0 or more."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return Generator().manual_seed(int(state[0] >> np.uint64(1)))
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """A permutation of 0..count-1 that (seed, epoch) settles."""
-    return torch.randperm(count, generator=seeded(_ORDER, seed, epoch)).tolist()
 
 
 @dataclass(frozen=True)
@@ -84,34 +79,26 @@ class Loading:
             )
 
 
-class EpochBatches(Sampler[list[int]]):
-    """Indexes of one epoch's batches, for one of several ranks, from a given batch on.
+def epoch_batches(count: int, loading: Loading, epoch: int = 0, start_batch: int = 0) -> list[list[int]]:
+    """Indexes of one epoch's batches of `count` samples, for one of several ranks, from a given batch on.
 
     Rank r takes every world_size-th index from the r-th on. With `drop_last` every rank has the same number
     of batches, all full; without, the ranks together have each index once, and the last batch may be short.
+    Errors are those of `make_loader`.
     """
-
-    def __init__(self, count: int, loading: Loading, epoch: int = 0, start_batch: int = 0) -> None:
-        """See `make_loader`, whose arguments and errors these are; `count` is the number of samples."""
-        order = epoch_order(count, loading.seed, epoch) if loading.shuffle else list(range(count))
-        if loading.drop_last:
-            full = loading.batch_size * loading.world_size
-            if count < full:
-                raise DataError(
-                    f"a batch takes {full} samples, but there are {count}; make the batch smaller"
-                )
-            order = order[: count // full * full]
-        mine, size = order[loading.rank :: loading.world_size], loading.batch_size
-        batches = [mine[start : start + size] for start in range(0, len(mine), size)]
-        if not 0 <= start_batch <= len(batches):
-            raise ValueError(f"expected start_batch in 0..{len(batches)}, got {start_batch}")
-        self.batches = batches[start_batch:]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+    order = list(range(count))
+    if loading.shuffle:
+        order = torch.randperm(count, generator=seeded(_ORDER, loading.seed, epoch)).tolist()
+    if loading.drop_last:
+        full = loading.batch_size * loading.world_size
+        if count < full:
+            raise DataError(f"a batch takes {full} samples, but there are {count}; make the batch smaller")
+        order = order[: count // full * full]
+    mine, size = order[loading.rank :: loading.world_size], loading.batch_size
+    batches = [mine[start : start + size] for start in range(0, len(mine), size)]
+    if not 0 <= start_batch <= len(batches):
+        raise ValueError(f"expected start_batch in 0..{len(batches)}, got {start_batch}")
+    return batches[start_batch:]
 
 
 class Loader:
@@ -173,7 +160,7 @@ def make_loader(
         raise ValueError(f"expected epoch >= 0, got {epoch}")
     batches: DataLoader[Any] = DataLoader(
         _Epoch(dataset, loading.seed, epoch),
-        batch_sampler=EpochBatches(len(dataset), loading, epoch, start_batch),
+        batch_sampler=epoch_batches(len(dataset), loading, epoch, start_batch),
         num_workers=loading.workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),

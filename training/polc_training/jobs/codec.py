@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,7 +39,9 @@ SAMPLE_IMAGES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class CodecTraining(Training):
-    """Stage 1: trains the codec for rate against MSE and LPIPS, over all quality levels.
+    """Stage 1: trains the codec at all quality levels.
+
+    The loss is the rate against MSE and LPIPS.
 
     Attributes:
         perceptual: perceptual part of the loss; without one, MSE alone with lambdas of its own.
@@ -156,13 +158,16 @@ class CodecJob(TrainingJob):
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialTraining(CodecTraining):
-    """Stage 1 with an adversary: the codec against one discriminator a level, from stage 1's checkpoint.
+    """Stage 1, adversarial: refines the codec.
+
+    It starts from stage 1's checkpoint, with one discriminator for each quality level.
 
     Attributes:
         discriminator_learning_rate: learning rate of the discriminators.
     """
 
     discriminator_learning_rate: float = 1e-4
+    init: str = field(default="random", init=False)  # it always starts from a checkpoint
 
     @property
     def stage(self) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from polc import codec_id
 from polc.attention import set_attention_kernel
@@ -21,13 +21,20 @@ from polc.tasks import TaskModel
 from polc.tasks.registry import family as family_named
 from polc.weights import persistent
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
-from polc_runtime.errors import UsageError
+from polc_runtime.datasets import paired_folders
+from polc_runtime.errors import DataError, UsageError
 from polc_runtime.files.outputs import write_file
 from polc_runtime.metrics.scores import NO_CLASS, SCORINGS
 
-from ..data.loader import first_batch
-from ..data.segmentation import IGNORE, label_map
-from ..data.vision import AUGMENTATIONS, VisionData, labelled_data, segmented_data
+from ..data.classification import CentralCrop, LabelledImages, PaddedCrop, RandomResizedCrop
+from ..data.loader import Samples, drawn, first_batch
+from ..data.segmentation import (
+    IGNORE,
+    RandomView,
+    SegmentationImages,
+    label_map,
+    listed_pairs,
+)
 from ..initialise_adapter import initialise_adapter
 from ..stages.pixels import PixelStage, cut
 from ..stages.stage2 import AdapterStage
@@ -39,8 +46,27 @@ SUFFIXES = {CLASSIFICATION: "cls", SEGMENTATION: "seg"}
 INITIAL_IMAGES = 64
 """Images that the closed-form initialisation looks at."""
 
+AUGMENTATIONS = {"resized-crop": RandomResizedCrop, "padded-crop": PaddedCrop}
+
 TestSamples = Sequence[tuple[Tensor, ...]]
 """Images [1,3,H,W] in 0..1 and targets [1,...]."""
+
+
+@dataclass(frozen=True)
+class VisionData:
+    """Data of a vision task.
+
+    Attributes:
+        train: samples to learn from.
+        test: samples to validate on; None where there are none.
+        classes: how many there are.
+        names: their names, where the data have them.
+    """
+
+    train: Samples
+    test: Samples | None
+    classes: int
+    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +106,37 @@ class VisionTraining(Training):
         """
         if len(self.data.sources) != 1:
             raise UsageError(f"dataset: expected one data set of labels, got {len(self.data.sources)}")
-        source, given = self.data.sources[0], self.data.validation
-        validation = None if given is None else Path(given)
-        family, size = family_named(self.family), self.plan.patch_size
-        if self.kind == CLASSIFICATION:
-            return labelled_data(source, validation, family, self.augmentation, size)
-        classes = self.classes or family.classes
+        source = self.data.sources[0]
+        given = None if self.data.validation is None else Path(self.data.validation)
+        return (self._labelled if self.kind == CLASSIFICATION else self._segmented)(source, given)
+
+    def _labelled(self, source: Path, given: Path | None) -> VisionData:
+        augment, evaluate = AUGMENTATIONS[self.augmentation], family_named(self.family).preprocessing
+        train = LabelledImages(source, augment(self.plan.patch_size), "train")
+        try:
+            test = LabelledImages(given or source, CentralCrop(evaluate), None if given else "val")
+        except DataError:
+            if given is not None:
+                raise
+            return VisionData(train, None, len(train.classes), train.classes)
+        if test.classes != train.classes:
+            raise DataError(f"{given or source}: has other classes than the training data")
+        return VisionData(train, test, len(train.classes), train.classes)
+
+    def _segmented(self, source: Path, given: Path | None) -> VisionData:
+        classes = self.classes or family_named(self.family).classes
         labels = label_map(classes, self.ignore_labels, self.reduce_zero_label)
-        return segmented_data(source, validation, classes, labels, size)
+        view = RandomView(self.plan.patch_size)
+        train = SegmentationImages(_pairs(source, "train"), view, classes, labels)
+        if given is None and source.is_file():
+            return VisionData(train, None, classes)
+        try:
+            pairs = _pairs(given or source, None if given else "val")
+        except DataError:
+            if given is not None:
+                raise
+            return VisionData(train, None, classes)
+        return VisionData(train, SegmentationImages(pairs, _whole, classes, labels), classes)
 
     def model(self, data: VisionData, config: ModelConfig) -> TaskModel:
         """The vision model, behind an adapter to a codec's dimensions."""
@@ -95,35 +144,43 @@ class VisionTraining(Training):
         return TaskModel.create(self.family, config, data.classes, weights=weights)
 
     def test_samples(self, data: VisionData) -> TestSamples:
-        """What to validate on."""
-        return data.test_samples(self.data.validation_images, self.plan.seed)
+        """What to validate on, drawn by the seed."""
+        if data.test is None:
+            return []
+        return drawn(data.test, self.data.validation_images, self.plan.seed)
 
     def settings(self, data: VisionData) -> dict[str, Any]:
         """Facts that a resumed run must share."""
         return {"family": self.family, "classes": data.classes}
 
 
-class Score:
-    """Top-1 of classifications or mean IoU of segmentations, counted as `polc-bench accuracy` does."""
+def _pairs(source: Path, split: str | None) -> list[tuple[Path, Path]]:
+    return listed_pairs(source) if source.is_file() else paired_folders(source, split)
 
-    def __init__(self, kind: str) -> None:
-        self.scoring = SCORINGS[kind]
-        self.counts: Any = 0
-        self.name = self.scoring.headline
 
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        """Counts one sample: logits [1,classes,...] and its class, or classes [1,H,W]."""
+def _whole(image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Whole images, which the stages pad themselves."""
+    return image, labels
+
+
+def score(kind: str, logits: Iterable[Tensor], targets: Iterable[Tensor]) -> dict[str, float]:
+    """Top-1 of classifications or mean IoU of segmentations, 0..1, counted as `polc-bench accuracy` does.
+
+    Args:
+        kind: of the task.
+        logits: of each sample, [1,classes,...].
+        targets: of each sample, its class [1], or classes [1,H,W].
+    """
+    scoring, counts = SCORINGS[kind], cast(Any, 0)
+    for each, target in zip(logits, targets, strict=True):
         truth = target[0].where(target[0] != IGNORE, NO_CLASS).numpy()
-        self.counts = self.counts + self.scoring.count(logits[0].cpu().numpy(), truth)
-
-    def value(self) -> float:
-        """The score, 0..1; 0 where nothing was counted."""
-        return self.scoring.figures(self.counts)[self.name] or 0.0
+        counts = counts + scoring.count(each[0].cpu().numpy(), truth)
+    return {scoring.headline: scoring.figures(counts)[scoring.headline] or 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelTraining(VisionTraining):
-    """Trains a vision model on pixels: the teacher that stage 2 starts from.
+    """Before stage 2: trains a vision model on pixels.
 
     Attributes:
         weight_decay: of AdamW.
@@ -164,16 +221,18 @@ class PixelJob(TrainingJob):
 
     def validate(self, learners: nn.Module) -> Validation:
         """Scores it; the loss is what it lacks to a score of 1."""
-        score = Score(self.stage.task.family.kind)
+        images, targets = zip(*self.samples, strict=True)
         device = next(learners.parameters()).device
-        for image, target in self.samples:
-            score.update(self.stage.predict(image.to(device)), target)
-        return Validation(1 - score.value(), {score.name: score.value()})
+        logits = (self.stage.predict(image.to(device)) for image in images)
+        found = score(self.stage.task.family.kind, logits, targets)
+        return Validation(1 - sum(found.values()), found)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterTraining(VisionTraining):
-    """Stage 2: trains an adapter between a frozen codec, `pretrained`, and a frozen vision model.
+    """Stage 2: trains an adapter for a vision model.
+
+    It takes latents of a frozen codec, `pretrained`, to a frozen vision model.
 
     Attributes:
         task: name of the task. Default: the family's.
@@ -242,7 +301,8 @@ class AdapterJob(TrainingJob):
         start, run, task = self.checkpoint, self.training.run, self.stage.task
         name = self.training.task or task.family.name
         whole = TaskModel(task.family, learners, task.model)  # type: ignore[arg-type]
-        facts = {**start.metadata, "stage": self.training.stage, "steps": step, **run.facts}
+        earlier = {key: value for key, value in start.metadata.items() if key != "command"}
+        facts = {**earlier, "stage": self.training.stage, "steps": step, **run.facts}
         facts[CLASSES] = {**start.classes, **({name: self.class_names} if self.class_names else {})}
         tables = start.tables()[0]
         save_checkpoint(path, start.codec, facts, tables, {**start.tasks, name: whole})
@@ -253,12 +313,12 @@ class AdapterJob(TrainingJob):
         """Scores the task at every level, on latents that were really coded."""
         codec, task = self.stage.codec, self.stage.task
         coder, rows = RealCoder(codec), []
+        images, targets = zip(*self.samples, strict=True)
+        pixels = [(image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy() for image in images]
         for quality in range(1, codec.config.levels + 1):
-            score, coded = Score(self.stage.task.family.kind), []
-            for image, target in self.samples:
-                pixels = (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-                coded.append(coder.code(pixels, float(quality)))
-                score.update(cut(task(coded[-1].y_hat, coded[-1].level), image), target)
-            rows.append({"quality": quality, **mean_rates(coded), score.name: score.value()})
-        loss = 1 - float(np.mean([row[score.name] for row in rows]))
+            coded = [coder.code(each, float(quality)) for each in pixels]
+            logits = (cut(task(c.y_hat, c.level), image) for c, image in zip(coded, images, strict=True))
+            found = score(task.family.kind, logits, targets)
+            rows.append({"quality": quality, **mean_rates(coded), **found})
+        loss = 1 - float(np.mean([row[name] for row in rows for name in found]))
         return Validation(loss, {"loss": loss, "levels": rows})

@@ -17,7 +17,7 @@ from polc_runtime.errors import UsageError
 from ..levels import draw_levels
 from ..rate_distortion import bits_per_pixel, official_lambdas
 from .base import Batch, Group, Losses, Objective, Stage
-from .pixels import CRITERIA, Normalise, cut, pad_image
+from .pixels import CRITERIA, Normalise, pad_image
 
 DISTILLATION = {CLASSIFICATION: 0.01, SEGMENTATION: 10.0}
 """Weight of the feature MSE by kind of task (POLC, ICME 2025)."""
@@ -110,12 +110,3 @@ class AdapterStage(Stage):
     def teach(self, image: Tensor) -> list[Tensor]:
         """The teacher's features of images [B,3,H,W]."""
         return self.task.pixel_features(self.normalise(pad_image(image, self.codec.plan.pad)))
-
-    def predict(self, image: Tensor, quality: Tensor) -> Tensor:
-        """Logits of images [B,3,H,W] in 0..1, coded at a real-valued quality [B]; see `predict_and_rate`."""
-        return self.predict_and_rate(image, quality)[0]
-
-    def predict_and_rate(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B,classes], or [B,classes,H,W] of a segmentation; and estimated bits per pixel [B]."""
-        y_hat, bpp = self.encode(image, quality)
-        return cut(self.task(y_hat, quality), image), bpp
