@@ -2,8 +2,9 @@
 
 Usage: python examples/compare_with_jpeg.py OUT.png
 
-The photo is matplotlib's portrait of Grace Hopper (US Navy, public domain). It is coded whole, and its PSNR is measured
-whole; the picture shows a part of it. JPEG gets the smallest file that is not smaller than polc-nano's.
+The photo is matplotlib's portrait of Grace Hopper (US Navy, public domain). It is coded whole, and the PSNR
+is that of the whole; the picture shows a part of it. JPEG gets the smallest file that is not smaller than
+polc-nano's.
 """
 
 import io

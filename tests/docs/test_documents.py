@@ -5,8 +5,8 @@ A block that cannot run here, or takes minutes, has a line above it that says wh
     <!-- not run: needs a GPU -->
     <!-- slow: exports a model -->
 
-Blocks of one page share a folder, and its Python blocks a namespace. The folder holds `photo.jpg`, `photos/` and,
-as a clone does, `models/` and `examples/`.
+Blocks of one page share a folder, and its Python blocks a namespace. The folder holds `photo.jpg`, `photos/`
+and, as a clone does, `models/` and `examples/`.
 """
 
 import os
@@ -23,7 +23,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("models/*/*.md")])
 BLOCK = re.compile(
-    r"^(?:<!-- (?P<marker>not run|slow): (?P<reason>.+) -->\n)?```(?P<language>.*)\n(?P<code>(?s:.*?))^```$", re.M
+    r"^(?:<!-- (?P<marker>not run|slow): (?P<reason>.+) -->\n)?```(?P<language>.*)\n(?P<code>(?s:.*?))^```$",
+    re.M,
 )
 LANGUAGES = {"sh", "python", "text", "json", "toml", "cpp", "cmake", "c", "js", "yaml"}
 CROPS = {"portrait.png": (100, 20, 356, 212), "flag.png": (0, 300, 192, 556)}
@@ -46,13 +47,20 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     text = page.read_text()
     return [
-        Block(found["marker"] or "", found["language"], found["code"], text.count("\n", 0, found.start("code")) + 1)
+        Block(
+            found["marker"] or "",
+            found["language"],
+            found["code"],
+            text.count("\n", 0, found.start("code")) + 1,
+        )
         for found in BLOCK.finditer(text)
     ]
 
 
 def pages_with(*markers: str) -> list[Path]:
-    return [page for page in PAGES if any(block.is_code and block.marker in markers for block in blocks(page))]
+    return [
+        page for page in PAGES if any(block.is_code and block.marker in markers for block in blocks(page))
+    ]
 
 
 def name(page: Path) -> str:
@@ -117,4 +125,6 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         file = (page.parent / target).resolve() if target else page
         assert file.exists(), f"{name(page)} links to {target}, which does not exist"
         if anchor:
-            assert anchor in anchors(file), f"{name(page)} links to {target}#{anchor}; there is no such heading"
+            assert anchor in anchors(file), (
+                f"{name(page)} links to {target}#{anchor}; there is no such heading"
+            )
