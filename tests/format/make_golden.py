@@ -81,7 +81,10 @@ def with_escapes(data: bytes, codec: Codec) -> bytes:
     header = Container.unpack(data).header
     decoded = plain_decoder.decode(data, plain_bundle(codec))
     medians = codec.bundle.entropy_tables().medians[:, None, None]
-    y, z = decoded.y_hat.copy(), decoded.symbols[0].reshape(-1, *header.hyper_size) + medians
+    y, z = (
+        decoded.y_hat.copy(),
+        decoded.symbols[0].reshape(-1, *codec.plan.hyper_size(header.height, header.width)) + medians,
+    )
     for latent, count in ((y, 60), (z, 12)):
         spikes = np.geomspace(4, 4000, count) * (-1) ** np.arange(count)
         latent.flat[np.arange(count) * 7919 % latent.size] += np.rint(spikes)

@@ -56,6 +56,11 @@ def implementation() -> Literal["native", "python"]:
     return "native"
 
 
+def native() -> Any:
+    """The native module; only where `implementation` is `native`."""
+    return _rans
+
+
 def is_fallback() -> bool:
     """Whether the plain-Python coder runs because the native one was not built, and nobody chose it."""
     return _rans is None and not os.environ.get("POLC_CODER")

@@ -1,7 +1,9 @@
 """Bundles: the folder of graphs, tables and manifest that a codec is deployed as."""
 
-from .bundle import Bundle, find_bundle
+from .bundle import Bundle
 from .fields import Axes
+from .find import find_bundle, find_by_fingerprint
+from .ladder import Ladder
 from .manifest import (
     FORMAT_VERSION,
     FORMATS,
@@ -11,6 +13,7 @@ from .manifest import (
     GraphFile,
     Manifest,
     StoredFile,
+    Variant,
 )
 from .tasks import CLASSIFICATION, SEGMENTATION, Preprocessing, SizeRule, Task
 
@@ -25,10 +28,13 @@ __all__ = [
     "Axes",
     "Bundle",
     "GraphFile",
+    "Ladder",
     "Manifest",
     "Preprocessing",
     "SizeRule",
     "StoredFile",
     "Task",
+    "Variant",
     "find_bundle",
+    "find_by_fingerprint",
 ]

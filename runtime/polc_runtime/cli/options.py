@@ -54,10 +54,10 @@ class CodecChoice:
         from ..backends import BackendOptions
         from ..bitstream.rans import is_fallback
         from ..bundle import Bundle
-        from ..bundle.bundle import DEFAULT_BUNDLE, names_none
+        from ..bundle.find import DEFAULT_BUNDLE, uses_default
         from ..codec import Codec
 
-        if names_none(self.bundle):
+        if uses_default(self.bundle):
             say(f"notice: using the bundle {DEFAULT_BUNDLE} that comes with polc; name another by --bundle")
 
         if is_fallback():

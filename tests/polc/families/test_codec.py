@@ -7,7 +7,7 @@ from formula import formula_codec
 from polc import Codec, preset
 from polc.families.tinylic.context import gather, scatter
 from polc.families.tinylic.levels import interpolate_levels
-from polc_runtime.bitstream.schedule import schedule
+from polc_runtime.bitstream.schedule import nine_steps
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_level_tables_interpolate_geometrically():
 
 def test_steps_partition_the_latent():
     counts = torch.zeros(1, 32, 4, 6)
-    for step in schedule(32):
+    for step in nine_steps(32):
         counts = scatter(counts, step, gather(counts, step) + 1)
     assert torch.equal(counts, torch.ones_like(counts))
 

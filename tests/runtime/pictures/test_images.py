@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from polc_runtime.bitstream.geometry import padded_size
+from polc_runtime.bitstream.plan import VERSION_1_PAD
 from polc_runtime.errors import ImageError, PolcError, UsageError
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
 from polc_runtime.pictures.images import (
@@ -336,12 +336,12 @@ def test_pillows_warning_about_large_images_does_not_surface(recwarn, monkeypatc
      ((1, 500), (192, 512)), ((1025, 64), (1088, 192))],
 )  # fmt: skip
 def test_padded_sizes_are_multiples_of_64_from_192(size, padded):
-    assert padded_size(*size) == padded
+    assert VERSION_1_PAD.padded_size(*size) == padded
 
 
 def test_padding_repeats_the_last_row_and_column():
     pixels = smooth(193, 70)
-    padded = pad(pixels)
+    padded = pad(pixels, VERSION_1_PAD)
     assert padded.shape == (256, 192, 3)
     rows, columns = np.minimum(np.arange(256), 192), np.minimum(np.arange(192), 69)
     np.testing.assert_array_equal(padded, pixels[rows][:, columns])
@@ -351,8 +351,8 @@ def test_padding_repeats_the_last_row_and_column():
 @settings(max_examples=25, deadline=None)
 def test_pixels_survive_padding_and_the_tensor_exactly(height, width):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    tensor = to_tensor(pad(pixels))
-    assert tensor.shape == (1, 3, *padded_size(height, width)) and tensor.dtype == np.float32
+    tensor = to_tensor(pad(pixels, VERSION_1_PAD))
+    assert tensor.shape == (1, 3, *VERSION_1_PAD.padded_size(height, width)) and tensor.dtype == np.float32
     np.testing.assert_array_equal(from_tensor(tensor, height, width), pixels)
 
 

@@ -15,7 +15,7 @@ from ...backends import backend_on
 from ...backends.facts import machine_facts, tool_facts, usable_processors
 from ...backends.op_library import find_cuda_ops, find_op_library
 from ...bundle import Bundle
-from ...bundle.bundle import DEFAULT_BUNDLE, names_none
+from ...bundle.find import DEFAULT_BUNDLE, uses_default
 from ...cli.bench.latency import (
     COMMAND,
     COMPRESS,
@@ -63,7 +63,7 @@ def run_latency(request: Request) -> int:
     if request.plot is not None:
         check_plot(request.plot)
     bundle = Bundle.load(request.bundle)
-    if names_none(request.bundle):
+    if uses_default(request.bundle):
         say(f"notice: using the bundle {DEFAULT_BUNDLE} that comes with polc; name another by --bundle")
     configurations = plan(request, bundle)
     results, failures = _measure(configurations, request.reporting.verbose)
@@ -97,7 +97,8 @@ def plan(request: Request, bundle: Bundle) -> list[Configuration]:
         if problem := DEFAULT_LIMITS.size_problem(picture.width, picture.height):
             raise UsageError(problem)
         if INFER in operations:
-            check_size(bundle.manifest.task(str(request.task)), (picture.height, picture.width))
+            task = bundle.manifest.task(str(request.task))
+            check_size(task, bundle.manifest.plan, (picture.height, picture.width))
     return [
         Configuration(
             bundle=str(bundle.path),
