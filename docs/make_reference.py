@@ -136,7 +136,7 @@ def _entries(module: str, name: str, value: Any) -> Iterator[str]:
             function = inspect.unwrap(getattr(plain, "__func__", plain))
             if inspect.isfunction(function) and not method.startswith("_") and function.__doc__:
                 text = f"`{name}.{method}{_signature(function)}`: {_first_line(function.__doc__)}"
-                yield textwrap.indent(_wrapped(text, "- "), "  ")
+                yield _wrapped(text, "  - ")
     elif inspect.isroutine(value):
         yield _wrapped(f"`{name}{_signature(value)}`: {_first_line(value.__doc__)}", "- ")
     else:
