@@ -14,6 +14,7 @@ from polc_export.validation.checks import sample_photo
 from polc import load_checkpoint
 from polc.backends.torchscript import TorchScriptBackend
 from polc_export.bundle_folder import copy_bundle
+from polc_export.checks import sample_photo
 from polc_export.cli import main as export
 from polc_export.validation.codec import CASES, validate
 from polc_export.writer import add_torchscript
