@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from polc_export.validation.checks import sample_photo
 
 from polc import load_checkpoint
 from polc.backends.torchscript import TorchScriptBackend
