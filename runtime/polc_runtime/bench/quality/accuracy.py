@@ -236,9 +236,7 @@ def read_truth(truth: Truth, size: tuple[int, int], task: Task, meanings: Mappin
     classes = len(task.classes)
     if task.kind != SEGMENTATION:
         if not isinstance(truth, int | np.integer) or not 0 <= truth < classes:
-            raise DataError(
-                f"expected the index of one of {classes} classes, 0..{classes - 1}, got {truth!r}"
-            )
+            raise DataError(f"expected the index of a class, 0..{classes - 1}, got {truth!r}")
         return np.array(truth, np.int64)
     if isinstance(truth, str | Path):
         name, labels = str(truth), read_labels(Path(truth))
