@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from polc_runtime.datasets import paired_folders, read_labels
 from polc_runtime.errors import DataError, PolcError
-from polc_training.data.loader import make_loader
+from polc_training.data.loader import Loading, make_loader
 from polc_training.data.segmentation import (
     RandomView,
     SegmentationImages,
@@ -228,9 +228,9 @@ def test_camvid_is_read_with_void_ignored() -> None:
     train, val = (paired_folders(CAMVID, split) for split in ("train", "val"))
     assert (len(train), len(val)) == (367, 101)
     data = SegmentationImages(train, RandomView(128), 11, label_map(11, [11]))
-    here, there = (next(iter(make_loader(data, 4, seed=2, workers=workers))) for workers in (0, 2))
+    here, there = (next(iter(make_loader(data, Loading(4, seed=2, workers=workers)))) for workers in (0, 2))
     assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
     assert (here[0].shape, here[1].shape) == ((4, 3, 128, 128), (4, 128, 128))
     assert set(here[1].unique().tolist()) <= {*range(11), 255}
-    whole = next(iter(make_loader(SegmentationImages(val, WholeView(), 11, label_map(11, [11])), 2)))
+    whole = next(iter(make_loader(SegmentationImages(val, WholeView(), 11, label_map(11, [11])), Loading(2))))
     assert (whole[0].shape, whole[1].shape) == ((2, 3, 384, 512), (2, 384, 512))

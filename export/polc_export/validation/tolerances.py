@@ -11,7 +11,8 @@ from polc_runtime.backends import BackendOptions
 from polc_runtime.bitstream.calibration import Tolerances
 from polc_runtime.pictures.images import Pixels
 
-from .checks import Checks, Report, crop
+from ..checks import Checks, Report, crop
+from .runs import cases
 
 MARGIN = 4.0
 """How many times the largest difference seen on one photo a tolerance is, at least."""
@@ -19,12 +20,12 @@ MARGIN = 4.0
 LIMIT = 2.0**-9
 """Largest difference of scales, relative to them, with which a bundle is still of use."""
 
-CASES = ((512, 512, 1.0), (512, 512, 4.5), (512, 512, 8.0))
-"""Height, width and quality of what is coded."""
+CASES = ((512, 512, 0.0), (512, 512, 0.5), (512, 512, 1.0))
+"""Size of what is coded, and where its quality lies in the range."""
 
 
 def measure_tolerances(
-    checks: Checks, bundle: Bundle, model: polc.Codec, photo: Pixels, report: Report
+    checks: Checks, bundle: Bundle, model: polc.CodecModel, photo: Pixels, report: Report
 ) -> Tolerances:
     """Codes a photo with ONNX Runtime and PyTorch, and compares their scales in every coding step.
 
@@ -36,8 +37,11 @@ def measure_tolerances(
         report: called with a line.
 
     Returns:
-        Tolerances at least `MARGIN` times the differences.
+        Tolerances at least `MARGIN` times the differences; the bundle's own for a codec without scales.
     """
+    plan = bundle.manifest.plan
+    if not plan.exact_graphs:
+        return bundle.manifest.tolerances
     report("comparing backends' scales, for the calibration of files")
     backends = (
         "onnxruntime",
@@ -47,7 +51,7 @@ def measure_tolerances(
     codecs = [Codec(bundle, backend) for backend in backends]
     try:
         coder = CrossCoder(codecs, bundle.manifest.tolerances, MARGIN)
-        for height, width, quality in CASES:
+        for height, width, quality in cases(plan, CASES):
             coder.add(crop(photo, height, width), quality)
     finally:
         for codec in codecs:

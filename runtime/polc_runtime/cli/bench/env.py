@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..options import Reporting, reporting
-from ..runner import table
+from ..tables import facts_table
 
 
 @click.command(
@@ -33,7 +33,7 @@ def env(reporting: Reporting) -> int:
         for key in ("backends", "libraries")
     )
     sections = {"machine": known, "versions": installed, "backends": backends, "libraries": libraries}
-    click.echo("\n\n".join(f"{title}\n{table(facts)}" for title, facts in sections.items()))
+    click.echo("\n\n".join(f"{title}\n{facts_table(facts)}" for title, facts in sections.items()))
     return 0
 
 

@@ -146,12 +146,12 @@ def conclude(
 
 def check_free(path: Path, force: bool) -> None:
     """Raises UsageError if a file exists and `force` is not given."""
-    Target(path, make_folders=True).check(force)
+    Target(path, make_folders=True, force=force).check()
 
 
 def write(path: Path, data: bytes, force: bool) -> None:
     """Writes a file, and the folders it lies in."""
-    Target(path, make_folders=True).write(data, force)
+    Target(path, make_folders=True, force=force).write(data)
 
 
 def json_text(document: object) -> str:

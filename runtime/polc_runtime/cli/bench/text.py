@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..console import printable
+from ..tables import aligned
 
 if TYPE_CHECKING:
     from ...bench.quality.comparison import Comparison, Delta, Difference, Level
@@ -76,15 +77,6 @@ def comparison_text(comparison: Comparison) -> str:
 def images_text(count: int) -> str:
     """A number of images, in words."""
     return f"{count} image{'' if count == 1 else 's'}"
-
-
-def aligned(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as lines, each column to the right, two blanks apart."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
-    )
 
 
 def curves_csv(curves: Iterable[Curve]) -> bytes:
