@@ -2,7 +2,7 @@
 
 It reads the configuration from standard input, and writes a report for each round of its work and then the
 result, or the error as text. A process of its own gives each configuration its own threads, its own memory,
-and matrix products beside its runs.
+and matrix products beside its runs. Both ends of the pipe are this program, so objects are pickled.
 """
 
 from __future__ import annotations
