@@ -159,8 +159,8 @@ codec_choice = grouped(
             "--bundle",
             metavar="BUNDLE",
             help="The bundle to code with: a folder, a ladder of bundles, or the name of one that comes with "
-            "polc. Default: $POLC_BUNDLE, else nano; for decoding, the one that made the file, also of those in "
-            "the folders of $POLC_BUNDLES.",
+            "polc. Default: $POLC_BUNDLE, else nano. Files are decoded with the bundle that made them, if it "
+            "is one of these or lies in a folder that $POLC_BUNDLES lists.",
         ),
         "backend": click.option(
             "--backend",
