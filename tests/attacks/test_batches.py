@@ -301,13 +301,13 @@ def test_temporary_files_and_folders_are_gone_after_an_error(tmp_path):
 SWAP = """
 import sys
 from pathlib import Path
-from polc_export.bundle_folder import appearing
+from polc_export.bundle_folder import atomic_folder
 from polc_runtime import Bundle
 source = Bundle.load("nano")
 from polc_export.bundle_folder import copy_bundle
 print("ready", flush=True)
 while True:
-    with appearing(Path(sys.argv[1]), force=True) as folder:
+    with atomic_folder(Path(sys.argv[1]), force=True) as folder:
         copy_bundle(folder, source)
 """
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import plain_decoder
 import plain_encoder
+import plain_plan
 import pytest
 from golden_format import load_record, symbol_hash
+from plain_plan import joined, step_views
 
 from polc_runtime.bitstream import rans, retrieval
 from polc_runtime.bitstream.calibration import Calibration, Decisions, Edges
@@ -153,7 +155,7 @@ def test_both_make_the_same_of_streams_that_nobody_encoded(coder: str) -> None:
 def test_steps_write_the_recorded_places(case: dict[str, Any]) -> None:
     channels, rows, columns = case["channels"], case["rows"], case["columns"]
     latent = np.arange(channels * rows * columns).reshape(channels, rows, columns)
-    plain = [np.concatenate([v.ravel() for v in plain_decoder.step_views(latent, s)]) for s in range(9)]
+    plain = [joined(step_views(latent, step)) for step in plain_plan.nine_steps(channels)]
     polc = [gather(latent, step).ravel() for step in nine_steps(channels)]
     assert [symbol_hash(part) for part in polc] == [symbol_hash(part) for part in plain] == case["steps"]
     assert np.array_equal(np.sort(np.concatenate(polc)), latent.ravel())

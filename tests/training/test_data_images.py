@@ -14,7 +14,7 @@ from torch import Generator
 
 from polc_runtime.errors import DataError, ImageError
 from polc_training.data.images import ImageFolder
-from polc_training.data.loader import make_loader
+from polc_training.data.loader import Loading, make_loader
 
 PHOTOS = SHARED / "data/photos"
 
@@ -123,7 +123,7 @@ def test_an_unreadable_image_is_skipped_and_named(tmp_path: Path) -> None:
     data, said = ImageFolder(tmp_path, 8), list[str]()
     with pytest.raises(ImageError):
         data.sample(1, Generator())
-    (batch,) = make_loader(data, 2, report=said.append)
+    (batch,) = make_loader(data, Loading(2), report=said.append)
     assert batch[0].shape == (2, 3, 8, 8)
     (line,) = said
     assert line.startswith(str(broken))
@@ -132,7 +132,7 @@ def test_an_unreadable_image_is_skipped_and_named(tmp_path: Path) -> None:
 
 def test_no_readable_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"no image")
-    loader = make_loader(ImageFolder(tmp_path, 8), 1, report=lambda _: None)
+    loader = make_loader(ImageFolder(tmp_path, 8), Loading(1), report=lambda _: None)
     with pytest.raises(DataError, match="none of the 1 samples can be read"):
         list(loader)
 
@@ -157,7 +157,7 @@ def test_a_patch_has_a_positive_size(tmp_path: Path, size: int | None, augment: 
 def test_real_photos_load_the_same_with_and_without_workers() -> None:
     data = ImageFolder(PHOTOS, 128, "train")
     data.files = data.files[:32]
-    here, there = (list(make_loader(data, 8, seed=3, workers=workers)) for workers in (0, 2))
+    here, there = (list(make_loader(data, Loading(8, seed=3, workers=workers))) for workers in (0, 2))
     assert all(torch.equal(a[0], b[0]) for a, b in zip(here, there, strict=True))
     assert here[0][0].shape == (8, 3, 128, 128)
     assert 0.2 < torch.stack([batch[0] for batch in here]).mean() < 0.7

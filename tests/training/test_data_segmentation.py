@@ -14,16 +14,15 @@ from shared_data import SHARED
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
+from polc_runtime.datasets import paired_folders, read_labels
 from polc_runtime.errors import DataError, PolcError
-from polc_training.data.loader import make_loader
+from polc_training.data.loader import Loading, make_loader
 from polc_training.data.segmentation import (
     RandomView,
     SegmentationImages,
     WholeView,
     label_map,
     listed_pairs,
-    paired_folders,
-    read_label_map,
     resized,
 )
 
@@ -94,18 +93,18 @@ def test_labels_of_every_kind_of_file_are_read_as_they_stand(tmp_path: Path) -> 
     palette = Image.fromarray(labels)
     palette.putpalette(bytes(range(256)) * 3)
     palette.save(tmp_path / "masks/palette.png")
-    assert (read_label_map(tmp_path / "masks/grey.png") == labels).all()
-    assert (read_label_map(tmp_path / "masks/palette.png") == labels).all()
-    assert (read_label_map(tmp_path / "masks/deep.png") == labels.astype(int) * 200).all()
+    assert (read_labels(tmp_path / "masks/grey.png") == labels).all()
+    assert (read_labels(tmp_path / "masks/palette.png") == labels).all()
+    assert (read_labels(tmp_path / "masks/deep.png") == labels.astype(int) * 200).all()
 
 
 def test_a_picture_in_colour_or_no_picture_is_no_label_map(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "1.png")
     (tmp_path / "2.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="one channel, got pixels of mode RGB"):
-        read_label_map(tmp_path / "1.png")
+        read_labels(tmp_path / "1.png")
     with pytest.raises(DataError, match="cannot be read as a label map"):
-        read_label_map(tmp_path / "2.png")
+        read_labels(tmp_path / "2.png")
 
 
 def test_labels_are_mapped_and_those_of_no_class_refused(tmp_path: Path) -> None:
@@ -229,9 +228,9 @@ def test_camvid_is_read_with_void_ignored() -> None:
     train, val = (paired_folders(CAMVID, split) for split in ("train", "val"))
     assert (len(train), len(val)) == (367, 101)
     data = SegmentationImages(train, RandomView(128), 11, label_map(11, [11]))
-    here, there = (next(iter(make_loader(data, 4, seed=2, workers=workers))) for workers in (0, 2))
+    here, there = (next(iter(make_loader(data, Loading(4, seed=2, workers=workers)))) for workers in (0, 2))
     assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
     assert (here[0].shape, here[1].shape) == ((4, 3, 128, 128), (4, 128, 128))
     assert set(here[1].unique().tolist()) <= {*range(11), 255}
-    whole = next(iter(make_loader(SegmentationImages(val, WholeView(), 11, label_map(11, [11])), 2)))
+    whole = next(iter(make_loader(SegmentationImages(val, WholeView(), 11, label_map(11, [11])), Loading(2))))
     assert (whole[0].shape, whole[1].shape) == ((2, 3, 384, 512), (2, 384, 512))

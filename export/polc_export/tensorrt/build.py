@@ -1,4 +1,4 @@
-"""`build_engines`: the engines of a bundle, for the GPU of this machine; no GPU has run it yet."""
+"""`build_engines`: the engines of a bundle, for the GPU of this machine."""
 
 from __future__ import annotations
 

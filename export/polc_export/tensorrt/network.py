@@ -1,4 +1,4 @@
-"""From an ONNX file to a built plan, through TensorRT's builder; no GPU has run it yet."""
+"""From an ONNX file to a built plan, through TensorRT's builder."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import PIL
 
-from .. import __version__
+from .._version import __version__
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")

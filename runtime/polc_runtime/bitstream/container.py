@@ -102,6 +102,7 @@ class Container:
             raise BitstreamError(
                 f"version 1 holds a hyper-latent and {1 + STEP_COUNT} checksums, got {len(self.checksums)}"
             )
+        self._check_without_z()
         fixed = _FIXED.pack(
             MAGIC,
             self.version,
@@ -134,7 +135,9 @@ class Container:
         calibration = None
         if _CALIBRATION in found:
             calibration = Calibration.unpack(found[_CALIBRATION], len(checksums) - 1)
-        return cls(header, found.get(_Z), found[_Y], checksums, calibration, version)
+        container = cls(header, found.get(_Z), found[_Y], checksums, calibration, version)
+        container._check_without_z()
+        return container
 
     def y_streams(self, n_symbols: int) -> list[bytes]:
         """The latent's streams.
@@ -154,6 +157,13 @@ class Container:
         sizes = {"header": _FIXED.size}
         sizes |= {_NAMES[kind]: len(_section(kind, payload)) for kind, payload in self._payloads()}
         return sizes | {"crc": _CRC.size}
+
+    def _check_without_z(self) -> None:
+        if self.z is None and (self.checksums[0] or self.calibration):
+            raise BitstreamError(
+                "the file does not fit together: without a hyper-latent there is no checksum of one and no "
+                "calibration"
+            )
 
     def _payloads(self) -> list[tuple[int, bytes]]:
         payloads = [] if self.z is None else [(_Z, self.z)]

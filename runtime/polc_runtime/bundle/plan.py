@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bitstream.container import QUALITY_UNIT
 from ..bitstream.plan import (
     MAX_STEPS,
     VERSION_1_HYPER_STRIDE,
@@ -31,7 +32,7 @@ HYPER_CONVOLUTIONS = (3, 3)
 
 _MAX_DEPTH = 1 << 10
 _MAX_PIXELS = 1 << 12
-_MAX_QUALITY = 65535 / 256
+_MAX_QUALITY = 65535 / QUALITY_UNIT
 _PARITIES = [[row, column] for row in (0, 1) for column in (0, 1)]
 
 
@@ -142,6 +143,10 @@ def _quality(fields: Fields) -> Quality:
     if not 0 < low <= default <= high <= _MAX_QUALITY:
         raise fields.wrong(
             "range", f"{low:g} to {high:g} with the default {default:g}, expected positive numbers in order"
+        )
+    if low * QUALITY_UNIT % 1 or high * QUALITY_UNIT % 1:
+        raise fields.wrong(
+            "range", f"{low:g} to {high:g}, which are not multiples of 1/{QUALITY_UNIT} as files hold them"
         )
     return Quality(low, high, default)
 

@@ -45,7 +45,7 @@ def test_context_sees_only_what_was_decoded_before(codec):
                 changed = scatter(changed, later, gather(changed, later) + 5)
             found = []
             for latent in (y_hat, changed):
-                shared = codec.context.channel_context(step.group, params, latent)
+                shared = codec.context.channel_context(codec.context.group_of[step.index], params, latent)
                 found.append(codec.context.step_parameters(step.index, params, latent, shared))
             assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
 

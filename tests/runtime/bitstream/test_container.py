@@ -94,6 +94,78 @@ def test_what_is_packed_comes_back_and_its_sizes_add_up(container: Container) ->
     assert list(container.section_sizes) == ["header", "z", "y", "checksums", *calibration, "crc"]
 
 
+WITHOUT_Z = Container(dataclasses.replace(HEADER, quality_code=1), None, b"yy", (0, 7, 8, 9), None, 2)
+WITH_Z = Container(
+    dataclasses.replace(HEADER, quality_code=65535),
+    b"z",
+    b"yy",
+    (6, 7, 8, 9),
+    Calibration((6, 7, 21), 7, b"bits"),
+    2,
+)
+
+
+@pytest.mark.parametrize(
+    ("container", "quality", "sections"),
+    [
+        (WITHOUT_Z, b"\x01\x00", b"\x02\x02yy\x03\x08\0\0\x07\0\x08\0\x09\0"),
+        (
+            WITH_Z,
+            b"\xff\xff",
+            b"\x01\x01z\x02\x02yy\x03\x08\x06\0\x07\0\x08\0\x09\0\x04\x07\x10\x0f\x07bits",
+        ),
+    ],
+)
+def test_the_bytes_of_version_2_are_those_of_the_specification(
+    container: Container, quality: bytes, sections: bytes
+) -> None:
+    body = b"POLC\x02" + SMALL.pack()[5:25] + quality + sections
+    assert container.pack() == sealed(body)
+    assert Container.unpack(sealed(body)) == container
+
+
+def version_2(quality: bytes, *sections: bytes) -> bytes:
+    return sealed(b"POLC\x02" + SMALL.pack()[5:25] + quality + b"".join(sections))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (version_2(b"\0\0", Z, Y, S), "the file's quality is 0, expected 0.00390625 to 255.996"),
+        (version_2(b"\0\1", Z, S), r"section 3 \(checksums\) stands where 2 \(y\) should"),
+        (version_2(b"\0\1", Y, Z, S), r"section 1 \(z\) stands where 3 \(checksums\) should"),
+        (version_2(b"\0\1", Z), r"no section 2 \(y\)"),
+        (version_2(b"\0\1", Z, Y, b"\x03\2\1\1"), "have 2 bytes, expected an even number from 4 to 130"),
+        (
+            version_2(b"\0\1", Z, Y, b"\x03\5\1\1\1\1\1"),
+            "the checksums have 5 bytes, expected an even number",
+        ),
+        (version_2(b"\0\1", Z, Y, b"\x03\x84\1" + bytes(132)), "the checksums have 132 bytes, expected"),
+        (version_2(b"\0\1", Y, S), "without a hyper-latent there is no checksum of one and no calibration"),
+        (version_2(b"\0\1", Y, b"\x03\4\0\0\1\1", b"\x04\2\0\0"), "without a hyper-latent there is no check"),
+        (version_2(b"\0\1", Z, Y, b"\x03\4\0\0\1\1", b"\x04\1\0"), "has 1 bytes, expected at least 2"),
+        (version_2(b"\0\1", Z, Y, b"\x03\4\0\0\1\1", b"\x04\2\x10\0"), "calibration's unused bits are set"),
+    ],
+)
+def test_each_malformation_of_version_2_has_its_own_message(data: bytes, message: str) -> None:
+    with pytest.raises(BitstreamError, match=message):
+        Container.unpack(data)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        dataclasses.replace(SMALL, checksums=SUMS[1:]),
+        dataclasses.replace(SMALL, z=None, checksums=(0, *SUMS[1:])),
+        dataclasses.replace(WITHOUT_Z, checksums=(1, 7, 8, 9)),
+        dataclasses.replace(WITH_Z, z=None, checksums=(0, 7, 8, 9)),
+    ],
+)
+def test_what_no_version_holds_is_not_packed(container: Container) -> None:
+    with pytest.raises(BitstreamError):
+        container.pack()
+
+
 def test_quality_follows_from_its_code() -> None:
     assert HEADER.quality == 1000 / 256
 

@@ -191,6 +191,7 @@ HOSTILE = [
     (changed([8, 1], *CODING, "quality", "range"), "quality: range is 8 to 1 with the default 3"),
     (changed([0, 8], *CODING, "quality", "range"), "quality: range is 0 to 8"),
     (changed([1, 300], *CODING, "quality", "range"), "quality: range is 1 to 300"),
+    (changed([1, 7.9], *CODING, "quality", "range"), "range is 1 to 7.9, which are not multiples of 1/256"),
     (changed(9, *CODING, "quality", "default"), "with the default 9"),
     (changed([1, float("nan")], *CODING, "quality", "range"), "not JSON: NaN is no number of JSON"),
     (changed([1, 10**400], *CODING, "quality", "range"), "range is not 2 numbers"),

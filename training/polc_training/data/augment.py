@@ -46,7 +46,7 @@ def reflected(pixels: Pixels, height: int, width: int) -> Pixels:
     """Pads each axis that is too short by what it lacks, on both sides, by reflection.
 
     This is torchvision's `RandomCrop(pad_if_needed=True, padding_mode="reflect")` on Pillow images: a random
-    crop of the result varies where the picture lies in it. Images of any size, even one pixel, can be padded.
+    crop of the result varies where the image lies in it. Images of any size, even one pixel, can be padded.
 
     Args:
         pixels: uint8 [h,w,3].

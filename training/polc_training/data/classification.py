@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from polc_runtime.bundle import Preprocessing
+from polc_runtime.datasets import SPLITS, image_files, split_folder
 from polc_runtime.errors import DataError, first_line
 from polc_runtime.files.inputs import explain
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
@@ -23,7 +24,6 @@ from polc_runtime.pictures.images import INPUT_SUFFIXES, Pixels, read_image
 from polc_runtime.pictures.preprocess import preprocess
 
 from .augment import draw_chance, draw_integer, drawing_from, planes, random_flip
-from .images import SPLITS, image_files, split_folder
 
 Transform = Callable[[Pixels, Generator], Pixels]
 """uint8 [h,w,3] and the source of all randomness -> uint8 [H,W,3], of one size for all images."""

@@ -7,57 +7,12 @@ from pathlib import Path
 
 from torch import Generator, Tensor
 
-from polc_runtime.errors import DataError, UsageError
-from polc_runtime.files.inputs import expand
+from polc_runtime.datasets import image_files, split_folder
+from polc_runtime.errors import DataError
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
-from polc_runtime.pictures.images import INPUT_SUFFIXES, read_image
+from polc_runtime.pictures.images import read_image
 
 from .augment import centre_crop, planes, random_crop, random_flip
-
-SPLITS = {"train": ("train",), "val": ("val", "test"), "test": ("test", "val")}
-"""A split -> names of the sub-folder that may hold it, the best first."""
-
-
-def split_folder(folder: Path, split: str | None) -> Path:
-    """Where a split's files lie: its sub-folder; without one, `train` is the folder itself, all of it.
-
-    Args:
-        folder: what the user names.
-        split: one of `SPLITS`; None takes the folder as it is.
-
-    Raises:
-        DataError: there is no such folder, or none with the validation or test images.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder of images")
-    if split is None:
-        return folder
-    if split not in SPLITS:
-        raise DataError(f"expected the split to be one of {', '.join(SPLITS)}, got {split!r}")
-    for name in SPLITS[split]:
-        if (folder / name).is_dir():
-            return folder / name
-    if split == "train":
-        return folder
-    raise DataError(
-        f"{folder}: has no sub-folder {' or '.join(SPLITS[split])}; name the {split} images' own folder"
-    )
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Every image file below a folder, by name, in sorted order; hidden files are passed over.
-
-    Raises:
-        DataError: there is no such folder, or no image in it.
-        PolcError: a folder cannot be read.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder of images")
-    try:
-        sources = expand([str(folder)], INPUT_SUFFIXES, recursive=True)
-    except UsageError as error:
-        raise DataError(f"{folder}: holds no image files, nor do its sub-folders") from error
-    return [source.path for source in sources if source.path is not None]
 
 
 class ImageFolder:

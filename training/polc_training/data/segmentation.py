@@ -10,19 +10,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Generator, Tensor
 
+from polc_runtime import datasets
 from polc_runtime.bitstream.plan import VERSION_1_PAD
+from polc_runtime.datasets import Pair, read_labels, to_classes
 from polc_runtime.errors import DataError, first_line
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
-from polc_runtime.pictures.images import read_image, safe_formats
+from polc_runtime.pictures.images import read_image
 
 from .augment import draw_uniform, drawing_from, planes
-from .images import image_files, split_folder
-
-Pair = tuple[Path, Path]
-"""Files of an image and of its label map."""
 
 Transform = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 """float32 [3,h,w] in 0..1, int64 [h,w] and the source of all randomness -> the same, of another size."""
@@ -32,28 +29,6 @@ IGNORE = 255
 
 MEAN = (0.485, 0.456, 0.406)
 """Colour of what lies outside an image: ImageNet's mean."""
-
-_MAX_LABEL = 65535
-
-
-def paired_folders(folder: str | Path, split: str | None = None) -> list[Pair]:
-    """Images in FOLDER/images with label maps of the same name, but for the suffix, in FOLDER/masks.
-
-    Args:
-        folder: with the two folders, or with one of each split with the two in it.
-        split: which of `train`, `val` and `test` to take; see `split_folder`.
-
-    Raises:
-        DataError: a folder is not there or empty, or an image has no label map.
-    """
-    root = split_folder(Path(folder), split)
-    images, masks = root / "images", root / "masks"
-    found = {mask.relative_to(masks).with_suffix(""): mask for mask in image_files(masks)}
-    files = image_files(images)
-    names = [file.relative_to(images).with_suffix("") for file in files]
-    if lacking := [str(file) for file, name in zip(files, names, strict=True) if name not in found]:
-        raise DataError(f"{masks}: has no label map for {len(lacking)} of the images, such as {lacking[0]}")
-    return [(file, found[name]) for file, name in zip(files, names, strict=True)]
 
 
 def listed_pairs(list_file: str | Path, root: str | Path | None = None) -> list[Pair]:
@@ -171,7 +146,7 @@ class SegmentationImages:
         ignore: int = IGNORE,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """Takes the files of `paired_folders` or `listed_pairs`; none is read yet.
+        """Takes the files of `polc_runtime.datasets.paired_folders` or `listed_pairs`; none is read yet.
 
         Args:
             pairs: files of images and label maps.
@@ -188,9 +163,7 @@ class SegmentationImages:
             raise DataError("there are no images with label maps")
         self.pairs, self.transform, self.limits = list(pairs), transform, limits
         self.classes, self.ignore = classes, ignore
-        self._table = np.arange(_MAX_LABEL + 1)
-        for old, new in (labels or {}).items():
-            self._table[old] = new
+        self.labels = labels or {}
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -210,15 +183,8 @@ class SegmentationImages:
         return self.transform(image, torch.from_numpy(labels), generator)
 
     def _labels(self, path: Path) -> NDArray[np.int64]:
-        labels = self._table[read_label_map(path, self.limits)]
-        wrong = np.unique(labels[(labels != self.ignore) & ((labels < 0) | (labels >= self.classes))])
-        if wrong.size:
-            raise DataError(
-                f"{path}: holds the label {wrong[0]}, but the labels of {self.classes} classes are "
-                f"0..{self.classes - 1}, and {self.ignore} for pixels to ignore; say what to make of it by "
-                "--ignore-label or --reduce-zero-label"
-            )
-        return labels
+        labels = read_labels(path, self.limits)
+        return to_classes(labels, self.classes, self.labels, self.ignore, str(path))
 
 
 def label_map(classes: int, ignored: Iterable[int] = (), reduce_zero_label: bool = False) -> dict[int, int]:
@@ -229,30 +195,4 @@ def label_map(classes: int, ignored: Iterable[int] = (), reduce_zero_label: bool
         ignored: labels in the files of pixels that do not count, besides `IGNORE`.
         reduce_zero_label: whether files count classes from 1, and 0 does not count, as ADE20K's do.
     """
-    shifted = {label: label - 1 for label in range(1, classes + 1)} if reduce_zero_label else {}
-    unlabelled = (0,) if reduce_zero_label else ()
-    return shifted | dict.fromkeys((*unlabelled, IGNORE, *ignored), IGNORE)
-
-
-def read_label_map(path: Path, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.int64]:
-    """The labels, int64 [H,W], in a file of one channel: palette indexes, or grey of 1, 8 or 16 bits.
-
-    Raises:
-        DataError: the file cannot be read, is too large, or has another kind of pixels.
-    """
-    try:
-        with Image.open(path, formats=safe_formats()) as image:
-            if problem := limits.size_problem(*image.size):
-                raise DataError(f"{path}: {problem}")
-            if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-                raise DataError(
-                    f"{path}: expected a label map of one channel, got pixels of mode {image.mode}"
-                )
-            labels = np.asarray(image).astype(np.int64)
-    except DataError:
-        raise
-    except Exception as error:  # what Pillow raises on damaged files can be anything
-        raise DataError(f"{path}: cannot be read as a label map ({first_line(error)})") from error
-    if labels.min() < 0 or labels.max() > _MAX_LABEL:
-        raise DataError(f"{path}: labels lie in 0..{_MAX_LABEL}, these in {labels.min()}..{labels.max()}")
-    return labels
+    return datasets.label_map(classes, (IGNORE, *ignored), reduce_zero_label, IGNORE)

@@ -1,4 +1,4 @@
-"""A lane: one CUDA stream and the memory that TensorRT engines run in on it; no GPU has run it yet.
+"""A lane: one CUDA stream and the memory that TensorRT engines run in on it.
 
 Tensors of one name share one block of a lane, whichever engine they belong to: what one engine gives is where
 the next one takes it from. An input that is the very array which the lane gave out last under that name is

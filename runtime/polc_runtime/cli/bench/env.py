@@ -29,7 +29,7 @@ def env(reporting: Reporting) -> int:
     known = {name: value for name, value in found["machine"].items() if value is not None}
     installed = {name: version or "not installed" for name, version in found["versions"].items()}
     backends, libraries = (
-        {name: _told(component) for name, component in found[key].items()}
+        {name: _component_text(component) for name, component in found[key].items()}
         for key in ("backends", "libraries")
     )
     sections = {"machine": known, "versions": installed, "backends": backends, "libraries": libraries}
@@ -37,7 +37,7 @@ def env(reporting: Reporting) -> int:
     return 0
 
 
-def _told(component: dict[str, Any]) -> str:
+def _component_text(component: dict[str, Any]) -> str:
     """What a component is, or why it is missing and what to do."""
     detail = component["detail"]
     if component["available"]:

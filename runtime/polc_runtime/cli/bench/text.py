@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...bench.quality.comparison import Comparison, Delta, Difference, Level
-from ...bench.quality.curves import QUALITY, Column, Columns, Curve
 from ..console import printable
 from ..tables import aligned
+
+if TYPE_CHECKING:
+    from ...bench.quality.comparison import Comparison, Delta, Difference, Level
+    from ...bench.quality.curves import Column, Columns, Curve
 
 MISSING = "-"
 
 _FORMATS = {
-    QUALITY: ("quality", "g", 1),
+    "quality": ("quality", "g", 1),
     "bpp": ("bpp", ".4f", 1),
     "psnr-rgb": ("PSNR dB", ".3f", 1),
     "ms-ssim-rgb": ("MS-SSIM", ".5f", 1),
@@ -46,7 +48,7 @@ def columns_text(columns: Mapping[str, Column], views: Sequence[str] = ()) -> st
 
 def curve_text(curve: Curve) -> str:
     """A codec's results, in lines."""
-    count = f", mean over {pictures(len(curve.per_image))}" if curve.per_image else ""
+    count = f", mean over {images_text(len(curve.per_image))}" if curve.per_image else ""
     return f"{printable(curve.name)}: {printable(curve.description)}{count}\n{columns_text(curve.results)}"
 
 
@@ -63,19 +65,19 @@ def comparison_text(comparison: Comparison) -> str:
         f"  more PSNR than {other} at equal bpp: at {ahead} of {len(differences)} qualities",
     ]
     if above := len(comparison.levels) - len(differences):
-        lines.append(f"  - : {other} goes to no rate as high; {above} not compared")
+        lines.append(f"  - : {other} has no rate as high; {above} not compared")
     if any(level.mean.bound for level in comparison.levels):
-        lines.append(f"  > : {other} goes to no rate as low; the PSNR at its least rate stands in")
+        lines.append(f"  > : {other} has no rate as low; its PSNR at its lowest rate is taken")
     return "\n".join(lines)
 
 
-def pictures(count: int) -> str:
-    """A number of pictures, in words."""
-    return f"{count} picture{'' if count == 1 else 's'}"
+def images_text(count: int) -> str:
+    """A number of images, in words."""
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def curves_csv(curves: Iterable[Curve]) -> bytes:
-    """A row for each codec, picture and quality."""
+    """A row for each codec, image and quality."""
     rows = [
         {"codec": curve.name, "image": result.image, "width": result.width, "height": result.height, **row}
         for curve in curves
@@ -100,7 +102,7 @@ def rows_of(columns: Columns) -> list[dict[str, float | None]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-_LEVEL_HEADING = ("quality", "bpp", "PSNR dB", "other dB", "ahead by", "worst picture", "ahead by", "ahead")
+_LEVEL_HEADING = ("quality", "bpp", "PSNR dB", "other dB", "ahead by", "worst image", "ahead by", "ahead")
 
 
 def _level_row(level: Level) -> tuple[str, ...]:
