@@ -573,7 +573,9 @@ def test_without_any_bundle_the_packaged_one_is_used_and_said(polc, tmp_path):
     save(tmp_path / "a.png")
     done = polc("compress", "a.png", "-o", "x.polc", POLC_BUNDLE="")
     assert done.returncode == 0 and b"using the bundle nano" in done.stderr
-    assert_fails(polc("compress", "a.png", "-o", "y.polc", POLC_BUNDLE="none"), "none is no bundle", "nano")
+    assert_fails(
+        polc("compress", "a.png", "-o", "y.polc", POLC_BUNDLE="none"), "none is not a bundle", "nano"
+    )
 
 
 def test_a_name_with_a_line_break_stays_one_line(polc, tmp_path):
