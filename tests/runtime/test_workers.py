@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from polc_runtime.codec.pipeline import NetworkLock, NetworkTurns
+from polc_runtime.codec.pipeline import NetworkLock, NetworkSlots
 from polc_runtime.errors import Interrupted, PolcError
 from polc_runtime.files.inputs import Source
 from polc_runtime.files.outputs import Target
@@ -54,7 +54,7 @@ class Meeting:
 
 
 def locked(networks, at_once=1):
-    return NetworkLock(networks, NetworkTurns(at_once))
+    return NetworkLock(networks, NetworkSlots(at_once))
 
 
 def values(items, do, workers=2):
@@ -117,7 +117,7 @@ def test_a_graph_that_fails_leaves_the_lock_free():
     for _ in range(2):
         with pytest.raises(PolcError, match="broken"):
             lock.run("a", {})
-    lock.turns.stop()
+    lock.slots.stop()
 
 
 def test_no_more_items_are_under_way_than_there_are_workers():
@@ -200,7 +200,7 @@ def test_stopping_ends_the_item_that_computes_before_its_next_graph_and_begins_n
         for _ in range(10**6):
             lock.run(item, {})
 
-    with closing(in_order("abcdef", do, 2, lock.turns.stop)) as outcomes:
+    with closing(in_order("abcdef", do, 2, lock.slots.stop)) as outcomes:
         next(outcomes)
         assert computes.wait(PATIENCE)
     assert not workers_alive()
@@ -221,7 +221,7 @@ def test_stopping_waits_for_the_graph_that_runs():
     thread = threading.Thread(target=lock.run, args=("a", {}))
     thread.start()
     assert computes.wait(PATIENCE)
-    lock.turns.stop()
+    lock.slots.stop()
     assert done == ["a"]
     thread.join(PATIENCE)
 
@@ -245,11 +245,11 @@ def test_stopping_reaches_an_item_that_waits_for_its_turn():
         except Interrupted as error:
             ended.append((item, error.kind))
 
-    outcomes = in_order("ab", do, 2, lock.turns.stop)
+    outcomes = in_order("ab", do, 2, lock.slots.stop)
     taker = threading.Thread(target=lambda: list(outcomes))
     taker.start()
     assert second_asks.wait(PATIENCE)
-    lock.turns.stop()
+    lock.slots.stop()
     taker.join(PATIENCE)
     assert ended == [("b", "interrupted")]
 
@@ -294,7 +294,7 @@ def test_stopping_leaves_an_item_behind_that_waits_for_its_input(tmp_path):
                 errors.append(error)
         return item
 
-    with closing(in_order("ab", do, 2, lock.turns.stop)) as outcomes:
+    with closing(in_order("ab", do, 2, lock.slots.stop)) as outcomes:
         assert next(outcomes).result() == "a"
         pipe = os.open(tmp_path / "pipe", os.O_WRONLY)
     (left,) = workers_alive()

@@ -10,7 +10,7 @@ import click
 
 from ..bundle import Task
 from ..codec import Codec
-from ..codec.pipeline import NetworkTurns
+from ..codec.pipeline import NetworkSlots
 from ..codec.predict import check_size
 from ..codec.rate import RateGoal
 from ..files.inputs import expand
@@ -101,8 +101,8 @@ def compress(
     """
     goal = RateGoal(quality, bpp, max_bytes)
     jobs = plan_jobs(expand(arguments, INPUT_SUFFIXES, recursive), output, reporting, INPUT_SUFFIXES, POLC)
-    turns = NetworkTurns()
-    with codec_choice.pool(turns, encodes=True) as codecs:
+    slots = NetworkSlots()
+    with codec_choice.pool(slots, encodes=True) as codecs:
         codec = codecs.to_encode(goal.quality if codecs.qualities else None)
         if not codecs.qualities:
             goal.check(codec.plan.quality)
@@ -110,7 +110,7 @@ def compress(
         task = None if for_task is None else codec.bundle.manifest.task(for_task)
         encode = partial(goal.encode, codecs, portable=portable_bits == "on", variant=variant)
         return run_coding(
-            "compress", jobs, partial(_compress_one, codec, task, encode), reporting, codec, turns
+            "compress", jobs, partial(_compress_one, codec, task, encode), reporting, codec, slots
         )
 
 

@@ -10,7 +10,7 @@ import click
 from ..bitstream.container import Container
 from ..codec import Codec
 from ..codec.latent import Decoded
-from ..codec.pipeline import NetworkTurns
+from ..codec.pipeline import NetworkSlots
 from ..codec.pool import CodecPool
 from ..errors import UsageError
 from ..files.inputs import expand
@@ -67,10 +67,10 @@ def decompress(
     suffix = output_suffix(format_ or "png")
     jobs = plan_jobs(expand(arguments, {POLC}, recursive), output, reporting, {POLC}, suffix)
     suffix = _suffix(target_of(jobs[0]), format_)  # every job's: all outputs in a folder have one suffix
-    turns = NetworkTurns()
-    with codec_choice.pool(turns) as codecs:
+    slots = NetworkSlots()
+    with codec_choice.pool(slots) as codecs:
         work = partial(_decompress_one, codecs, suffix, variant)
-        return run_coding("decompress", jobs, work, reporting, codecs.to_encode(), turns)
+        return run_coding("decompress", jobs, work, reporting, codecs.to_encode(), slots)
 
 
 @click.command(
@@ -92,10 +92,10 @@ def verify(
     if there is any.
     """
     jobs = [Job(source) for source in expand(arguments, {POLC}, recursive)]
-    turns = NetworkTurns()
-    with codec_choice.pool(turns) as codecs:
+    slots = NetworkSlots()
+    with codec_choice.pool(slots) as codecs:
         work = partial(_verify_one, codecs)
-        return run_coding("verify", jobs, work, reporting, codecs.to_encode(), turns, _verify_text)
+        return run_coding("verify", jobs, work, reporting, codecs.to_encode(), slots, _verify_text)
 
 
 def _suffix(target: Target, format_: str | None) -> str:

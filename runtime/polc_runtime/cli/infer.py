@@ -15,7 +15,7 @@ from ..backends import FloatArray
 from ..bundle import SEGMENTATION, Task
 from ..codec import Codec
 from ..codec.latent import Decoded
-from ..codec.pipeline import NetworkTurns
+from ..codec.pipeline import NetworkSlots
 from ..errors import UsageError
 from ..files.inputs import STANDARD, Source, expand
 from ..files.outputs import Job, Target, check_distinct, plan
@@ -113,8 +113,8 @@ def infer(
     probabilities, a segmentation the classes it finds with their share of the pixels.
     """
     sources = expand(arguments, {POLC}, recursive)
-    turns = NetworkTurns()
-    with codec_choice.pool(turns, encodes=True) as codecs:
+    slots = NetworkSlots()
+    with codec_choice.pool(slots, encodes=True) as codecs:
         codec = codecs.to_encode()
         tasks = tuple(codec.bundle.manifest.task(name) for name in dict.fromkeys(names))
         if via_pixels:
@@ -123,7 +123,7 @@ def infer(
         maps = {} if output is None else _plan_maps(sources, output, tasks, force)
         work = partial(_infer_one, codec, Predictions(tasks, top, via_pixels, maps))
         jobs = [Job(source) for source in sources]
-        return run_coding("infer", jobs, work, reporting, codec, turns, _text)
+        return run_coding("infer", jobs, work, reporting, codec, slots, _text)
 
 
 def _plan_maps(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection
 
 from ..codec import Codec
-from ..codec.pipeline import NetworkTurns
+from ..codec.pipeline import NetworkSlots
 from ..errors import UsageError
 from ..files.inputs import STANDARD, Source
 from ..files.outputs import Job, Target, plan
@@ -35,10 +35,10 @@ def run_coding(
     work: Work,
     reporting: Reporting,
     codec: Codec,
-    turns: NetworkTurns,
+    slots: NetworkSlots,
     show: Callable[[Facts], str] | None = None,
 ) -> int:
-    """`runner.run` with a codec, which `-v` and `--json` describe; `turns` are those of its backend."""
+    """`runner.run` with a codec, which `-v` and `--json` describe; `slots` are those of its backend."""
     runs = codec.backend.describe()
     if reporting.verbose:
         say(", ".join(f"{key} {value}" for key, value in runs.items() if value is not None))
@@ -48,7 +48,7 @@ def run_coding(
         "backend": codec.backend.name,
         "runs": runs,
     }
-    return run(command, jobs, work, reporting, show, about, turns.stop)
+    return run(command, jobs, work, reporting, show, about, slots.stop)
 
 
 def target_of(job: Job) -> Target:

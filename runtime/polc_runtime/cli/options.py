@@ -16,7 +16,7 @@ from .program import current_limits
 if TYPE_CHECKING:
     from ..backends import BackendOptions
     from ..codec import Codec
-    from ..codec.pipeline import NetworkTurns
+    from ..codec.pipeline import NetworkSlots
     from ..codec.pool import CodecPool
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -62,11 +62,11 @@ class CodecChoice:
         limits = current_limits()
         return Codec(Bundle.load(self.bundle, limits), self.backend, self._options(checkpoint), limits)
 
-    def pool(self, turns: NetworkTurns, encodes: bool = False) -> CodecPool:
+    def pool(self, slots: NetworkSlots, encodes: bool = False) -> CodecPool:
         """The codecs of the bundle or ladder; without one, of every known bundle for decoding.
 
         Args:
-            turns: in which their backends run graphs.
+            slots: that their backends run graphs in.
             encodes: whether the default bundle is worth a notice.
         """
         from ..backends import make_backend
@@ -82,7 +82,7 @@ class CodecChoice:
 
         def open_codec(folder: Path) -> Codec:
             bundle = Bundle.load(folder, limits)
-            backend = NetworkLock(make_backend(self.backend, bundle, options), turns)
+            backend = NetworkLock(make_backend(self.backend, bundle, options), slots)
             return Codec(bundle, backend, options, limits)
 
         return CodecPool(self.bundle, open_codec, limits)
@@ -159,8 +159,8 @@ codec_choice = grouped(
             "--bundle",
             metavar="BUNDLE",
             help="The bundle to code with: a folder, a ladder of bundles, or the name of one that comes with "
-            "polc. Default: $POLC_BUNDLE, else nano; for decoding, the one that made the file, also of those "
-            "in the folders of $POLC_BUNDLES.",
+            "polc. Default: $POLC_BUNDLE, else nano. Files are decoded with the bundle that made them, if it "
+            "is one of these or lies in a folder that $POLC_BUNDLES lists.",
         ),
         "backend": click.option(
             "--backend",

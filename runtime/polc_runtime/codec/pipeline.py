@@ -34,11 +34,11 @@ WORKERS = 4
 """Items under way at once by default."""
 
 
-class NetworkTurns:
-    """Turns to run a graph: so many at once, over all threads and backends that share them.
+class NetworkSlots:
+    """Limits how many graphs run at once, over all threads and backends that share the slots.
 
     Args:
-        at_once: how many.
+        at_once: how many graphs.
     """
 
     def __init__(self, at_once: int = 1) -> None:
@@ -48,8 +48,8 @@ class NetworkTurns:
         self._changed = threading.Condition()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Waits for a turn; the graph runs inside.
+    def slot(self) -> Iterator[None]:
+        """Waits for a free slot; the graph runs inside.
 
         Raises:
             Interrupted: `stop` was called.
@@ -67,9 +67,9 @@ class NetworkTurns:
                 self._changed.notify_all()
 
     def stop(self) -> None:
-        """Gives no more turns: whoever waits or asks for one gets `Interrupted`.
+        """Frees no more slots: threads that wait or ask for one get `Interrupted`.
 
-        Returns when no graph runs any more.
+        Returns when no graph is running.
         """
         with self._changed:
             self._stopped = True
@@ -78,26 +78,26 @@ class NetworkTurns:
 
 
 class NetworkLock(BackendWrapper):
-    """A backend that runs a graph only in turn.
+    """A backend that runs each graph in a slot.
 
     Between two graphs of one item, those of another may run; what is not a graph overlaps freely.
 
     Args:
         backend: runs the graphs.
-        turns: shared with other backends, or not.
+        slots: may be shared with other backends.
     """
 
-    def __init__(self, backend: Backend, turns: NetworkTurns) -> None:
+    def __init__(self, backend: Backend, slots: NetworkSlots) -> None:
         super().__init__(backend)
-        self.turns = turns
+        self.slots = slots
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """Runs a graph when its turn comes, see `Backend.run`.
+        """Runs a graph once there is a free slot, see `Backend.run`.
 
         Raises:
-            Interrupted: the turns were stopped.
+            Interrupted: the slots were stopped.
         """
-        with self.turns.turn():
+        with self.slots.slot():
             return self.backend.run(graph, inputs)
 
 
@@ -131,13 +131,13 @@ def compress_many(
     Raises:
         UsageError: `workers` or `networks` is not positive.
     """
-    turns = _turns(codec, workers, networks)
-    locked = codec.over(NetworkLock(codec.backend, turns))
+    slots = _slots(codec, workers, networks)
+    locked = codec.over(NetworkLock(codec.backend, slots))
 
     def compress(image: ImageSource) -> bytes:
         return locked.compress(_pixels(image, locked), quality, portable)
 
-    return in_order(images, compress, workers, turns.stop)
+    return in_order(images, compress, workers, slots.stop)
 
 
 def decompress_many(
@@ -157,19 +157,19 @@ def decompress_many(
     Raises:
         UsageError: `workers` or `networks` is not positive.
     """
-    turns = _turns(codec, workers, networks)
-    locked = codec.over(NetworkLock(codec.backend, turns))
-    return in_order(files, lambda file: locked.decompress(_bytes(file, locked)), workers, turns.stop)
+    slots = _slots(codec, workers, networks)
+    locked = codec.over(NetworkLock(codec.backend, slots))
+    return in_order(files, lambda file: locked.decompress(_bytes(file, locked)), workers, slots.stop)
 
 
-def _turns(codec: Codec, workers: int, networks: int | None) -> NetworkTurns:
+def _slots(codec: Codec, workers: int, networks: int | None) -> NetworkSlots:
     if networks is None:
         on_processor = codec.backend.describe().get("device", CPU) == CPU
         networks = 1 if on_processor else workers
     for name, value in (("workers", workers), ("networks", networks)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}")
-    return NetworkTurns(networks)
+    return NetworkSlots(networks)
 
 
 def _pixels(image: ImageSource, codec: Codec) -> Pixels:

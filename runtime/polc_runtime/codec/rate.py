@@ -75,7 +75,7 @@ class RateGoal:
             The quality, a multiple of 1/256 or one of the ladder's, and the file.
 
         Raises:
-            UsageError: there is no such quality, or no quality gives so small a file.
+            UsageError: there is no such quality, or even the smallest gives a larger file.
             ImageError: as `Codec.compress`.
         """
         height, width = pixels.shape[:2]

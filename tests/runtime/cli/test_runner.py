@@ -13,7 +13,7 @@ import pytest
 from polc_runtime.cli.console import prepare
 from polc_runtime.cli.options import Reporting
 from polc_runtime.cli.runner import run
-from polc_runtime.codec.pipeline import NetworkLock, NetworkTurns
+from polc_runtime.codec.pipeline import NetworkLock, NetworkSlots
 from polc_runtime.errors import CodecMismatchWarning, DriftError, PolcError, ResourceError, TruncatedError
 from polc_runtime.files.inputs import Source
 from polc_runtime.files.outputs import Job
@@ -119,7 +119,7 @@ def test_seconds_are_without_the_wait_for_anothers_networks(printed):
             assert both_ask.wait(PATIENCE)
             time.sleep(0.3 if graph == "a" else 0)
 
-    both_ask, lock = threading.Event(), NetworkLock(Slow(), NetworkTurns())
+    both_ask, lock = threading.Event(), NetworkLock(Slow(), NetworkSlots())
     first_runs = threading.Event()
 
     def work(job):
