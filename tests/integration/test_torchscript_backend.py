@@ -64,7 +64,7 @@ def test_files_are_read_by_the_other_backend_and_decode_to_the_same_picture(bund
 
 def test_exact_graphs_give_the_same_bits_in_every_run(backend, bundle):
     generator = np.random.default_rng(0)
-    z_hat = generator.standard_normal((1, Bundle.load(bundle).manifest.hyper_channels, 4, 5), np.float32)
+    z_hat = generator.standard_normal((1, Bundle.load(bundle).manifest.plan.hyper.channels, 4, 5), np.float32)
     feeds = {"z_hat": z_hat, "quality": np.array([2.25], np.float32)}
     first = backend.run("hyper_synthesis", feeds)["params"]
     context = backend.run("context_0", {"params": first})

@@ -186,8 +186,8 @@ def test_evaluation_is_torchvisions_resize_and_centre_crop(size: tuple[int, int]
     picture = noise(3, *size)
     steps = [v2.Resize(32, v2.InterpolationMode.BICUBIC), v2.CenterCrop(28)]
     wanted = np.asarray(v2.Compose(steps)(Image.fromarray(picture)))
-    assert (CentralCrop.of(28)(picture, Generator()) == wanted).all()
-    assert CentralCrop.of(256).steps == Preprocessing(resize=292, crop=256)
+    crop = CentralCrop(Preprocessing(resize=32, crop=28))
+    assert (crop(picture, Generator()) == wanted).all()
 
 
 @pytest.mark.parametrize("transform", [RandomResizedCrop(8), PaddedCrop(8)])

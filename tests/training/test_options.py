@@ -14,8 +14,12 @@ def test_every_option_is_described_and_has_the_methods_default(stage):
     command = program.get_command(click.Context(program), stage)
     options = {option.name: option for option in command.params}
     assert all(option.help for option in options.values())
+    given = ["-d", "x"]
+    if "family" in options:
+        given += ["--family", options["family"].type.choices[0]]
+    values = command.make_context(stage, given).params
     for name, value in vars(PLANS[stage]).items():
-        assert options[name].default == value or value is None
+        assert values[name] == value
     assert options["seed"].help == "Seed of everything random."
 
 

@@ -94,7 +94,7 @@ def picture(height, width):
 
 
 def entropy_inputs(bundle, h=3, w=4, seed=0):
-    shape = (1, bundle.manifest.hyper_channels, h, w)
+    shape = (1, bundle.manifest.plan.hyper.channels, h, w)
     z_hat = np.rint(np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
     return {"z_hat": z_hat, "quality": np.array([3.0], np.float32)}
 

@@ -117,7 +117,8 @@ def _option(each: Field[Any], default: Any, choices: Any, text: str) -> click.Op
     else:
         settings["type"] = click.Choice(choices) if choices else TYPES.get(annotation)
         if default not in (MISSING, None, ()):
-            settings |= {"default": default, "show_default": True}
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+            settings |= {"default": shown, "show_default": True}
     settings |= SPECIAL.get(each.name, {})
     if "multiple" in settings:
         settings["help"] += " May be repeated."

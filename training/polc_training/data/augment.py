@@ -66,13 +66,6 @@ def random_crop(pixels: Pixels, size: int, generator: Generator) -> Pixels:
     return pixels[top : top + size, left : left + size]
 
 
-def centre_crop(pixels: Pixels, size: int) -> Pixels:
-    """The central square of `size` of uint8 [h,w,3], which is padded by reflection where it is smaller."""
-    pixels = reflected(pixels, size, size)
-    top, left = ((have - size) // 2 for have in pixels.shape[:2])
-    return pixels[top : top + size, left : left + size]
-
-
 def random_flip(pixels: Pixels, generator: Generator, axes: Sequence[int] = (1,)) -> Pixels:
     """Mirrors uint8 [h,w,3] with probability 1/2 along each of the axes: 0 upside down, 1 left to right."""
     for axis in axes:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from polc import codec_id
 from polc.attention import set_attention_kernel
@@ -34,6 +34,7 @@ from ..data.segmentation import (
     SegmentationImages,
     label_map,
     listed_pairs,
+    whole_view,
 )
 from ..initialise_adapter import initialise_adapter
 from ..stages.pixels import PixelStage, cut
@@ -136,7 +137,7 @@ class VisionTraining(Training):
             if given is not None:
                 raise
             return VisionData(train, None, classes)
-        return VisionData(train, SegmentationImages(pairs, _whole, classes, labels), classes)
+        return VisionData(train, SegmentationImages(pairs, whole_view, classes, labels), classes)
 
     def model(self, data: VisionData, config: ModelConfig) -> TaskModel:
         """The vision model, behind an adapter to a codec's dimensions."""
@@ -156,11 +157,6 @@ class VisionTraining(Training):
 
 def _pairs(source: Path, split: str | None) -> list[tuple[Path, Path]]:
     return listed_pairs(source) if source.is_file() else paired_folders(source, split)
-
-
-def _whole(image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Whole images, which the stages pad themselves."""
-    return image, labels
 
 
 def score(kind: str, logits: Iterable[Tensor], targets: Iterable[Tensor]) -> dict[str, float]:
