@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ...backends import backend_on
-from ...backends.facts import machine_facts, tool_facts, usable_processors
+from ...backends.facts import machine_facts, tool_facts
 from ...backends.op_library import find_cuda_ops, find_op_library
 from ...bundle import Bundle
 from ...bundle.bundle import DEFAULT_BUNDLE, names_none
@@ -35,6 +35,7 @@ from ...errors import DataError, UsageError
 from ...files.inputs import expand
 from ...limits import DEFAULT_LIMITS
 from ...pictures.images import INPUT_SUFFIXES, read_image
+from ...processors import default_threads
 from ..plot import check_plot
 from .plan import SYNTHETIC, Configuration, Picture
 from .plot import draw_bars
@@ -117,7 +118,7 @@ def plan(request: Request, bundle: Bundle) -> list[Configuration]:
             pipeline=request.pipeline if batch == 1 else (),
         )
         for picture in pictures
-        for threads in request.threads or (usable_processors(),)
+        for threads in request.threads or (default_threads(),)
         for batch in request.batches
         for backend in dict.fromkeys(backend_on(name, request.device) for name in request.backends)
         for attention in _attentions(backend, request.attentions)
