@@ -100,11 +100,13 @@ def _context_graph(codec: Codec, index: int, params: Axes, y: Axes) -> GraphSpec
         "4*h" if whole else "2*h",
         "4*w" if whole else "2*w",
     )
-    gives_context = step.first_of_group and any(s.group == step.group for s in context.steps[index + 1 :])
+    first = context.first_of_group[index]
+    group = context.group_of[index]
+    gives_context = first and group in context.group_of[index + 1 :]
     inputs: dict[str, Axes] = {"params": params}
     if index > 0:
         inputs["y_hat"] = y
-    if not step.first_of_group:
+    if not first:
         inputs["channel_context"] = context_axes
     outputs = {"scales": shape, "means": shape}
     if gives_context:
@@ -114,7 +116,7 @@ def _context_graph(codec: Codec, index: int, params: Axes, y: Axes) -> GraphSpec
         params: Tensor, y_hat: Tensor | None = None, channel_context: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         if channel_context is None:
-            channel_context = context.channel_context(step.group, params, y_hat)
+            channel_context = context.channel_context(group, params, y_hat)
         scales, means = context.step_parameters(index, params, y_hat, channel_context)
         return (scales, means, channel_context) if gives_context else (scales, means)
 

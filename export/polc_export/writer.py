@@ -12,6 +12,7 @@ import onnx
 
 from polc import Codec, codec_id, fingerprint
 from polc.graphs import GraphSpec, codec_graphs
+from polc_runtime.bitstream.calibration import Tolerances
 from polc_runtime.bitstream.tables import EntropyTables
 from polc_runtime.bundle import FORMATS, TORCHSCRIPT, GraphFile, Manifest, StoredFile
 
@@ -52,9 +53,10 @@ def write_bundle(
     manifest = Manifest(
         name=name,
         model=codec.config.to_dict(),
+        plan=codec.plan,
+        tolerances=Tolerances.default(len(codec.plan.steps)),
         fingerprint=fingerprint(codec, tables),
         codec_id=codec_id(codec),
-        quality_range=(1.0, float(codec.config.levels)),
         graphs=(),
         entropy_file=ENTROPY_FILE,
         entropy_sha256=sha256(folder / ENTROPY_FILE),

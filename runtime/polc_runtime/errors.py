@@ -103,6 +103,10 @@ class BundleError(PolcError):
     kind = "bundle"
 
 
+class NotFiniteError(BundleError):
+    """A graph that gave scales or means that are not finite."""
+
+
 class CheckpointError(PolcError):
     """A checkpoint with missing, unknown or wrongly shaped weights."""
 

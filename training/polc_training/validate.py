@@ -51,24 +51,27 @@ class RealCoder:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec.eval()
         tables = make_tables(PriorArrays.of(codec))
-        self.coder = LatentCoder(TorchBackend(codec), tables, codec.config.latent_channels)
+        self.coder = LatentCoder(TorchBackend(codec), tables, codec.plan)
 
     @torch.no_grad()
     def code(self, pixels: Pixels, quality: float) -> Coded:
         """Codes an image, uint8 [H,W,3]."""
         height, width = pixels.shape[:2]
+        offered = self.codec.plan.quality.min, self.codec.plan.quality.max
         device = self.codec.gain.device
         level = torch.tensor([quality], device=device)
-        y, z = self.codec.analyse(torch.from_numpy(to_tensor(pad(pixels))).to(device), level)
+        y, z = self.codec.analyse(
+            torch.from_numpy(to_tensor(pad(pixels, self.codec.plan.pad))).to(device), level
+        )
         coded = self.coder.encode(y[0].cpu().numpy(), z[0].cpu().numpy(), quality)
-        header = Header(bytes(8), bytes(4), width, height, quality_code(quality))
+        header = Header(bytes(8), bytes(4), width, height, quality_code(quality, *offered))
         size = len(coded.container(header).pack())
         per_pixel = 8 / (height * width)
         return Coded(
             torch.from_numpy(coded.y_hat)[None].to(device),
             level,
             bpp=size * per_pixel,
-            payload_bpp=(len(coded.z) + sum(map(len, coded.y))) * per_pixel,
+            payload_bpp=(len(coded.z or b"") + sum(map(len, coded.y))) * per_pixel,
             estimated_bpp=self._estimated_bits(y, z, level) / (height * width),
         )
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from polc_runtime import Bundle, Codec
 from polc_runtime.backends import Backend, FloatArray
-from polc_runtime.bitstream.schedule import gather, scatter, schedule
+from polc_runtime.bitstream.plan import CodingPlan
+from polc_runtime.bitstream.schedule import gather, scatter
 from polc_runtime.bitstream.tables import EntropyTables
 from polc_runtime.codec.latent import quantize
 from polc_runtime.pictures.images import Pixels, from_tensor, to_tensor
@@ -40,7 +41,7 @@ class GraphRun:
 def run_graphs(
     backend: Backend,
     tables: EntropyTables,
-    channels: int,
+    plan: CodingPlan,
     image: FloatArray,
     quality: float,
     hyper_analysis: bool = True,
@@ -50,7 +51,7 @@ def run_graphs(
     Args:
         backend: what runs the graphs.
         tables: for the hyper-latent's medians.
-        channels: of the latent.
+        plan: the model's.
         image: float32 in 0..1.
         quality: of the compression.
         hyper_analysis: whether there is that graph, which gives the same z as analysis.
@@ -69,8 +70,8 @@ def run_graphs(
     yield (hyper := run("hyper_synthesis", z_hat=z_hat, quality=level))
     y_hat = np.zeros_like(y)
     shared: dict[str, FloatArray] = {}
-    for step in schedule(channels):
-        yield (context := run(f"context_{step.index}", **hyper.outputs, **shared, y_hat=y_hat.copy()))
+    for step in plan.steps:
+        yield (context := run(str(step.graph), **hyper.outputs, **shared, y_hat=y_hat.copy()))
         means = context.outputs["means"][0]
         scatter(y_hat[0], step, np.rint(gather(y[0], step) - means) + means)
         shared = {k: v for k, v in context.outputs.items() if k == "channel_context"} or shared
@@ -82,17 +83,17 @@ def compare_graphs(
     reference: Backend,
     tested: Backend,
     tables: EntropyTables,
-    channels: int,
+    plan: CodingPlan,
     photo: Pixels,
     report: Report,
 ) -> None:
     """Feeds every graph of `tested` what `reference` had, and compares the outputs."""
-    steps = {f"context_{step.index}": step for step in schedule(channels)}
+    steps = {str(step.graph): step for step in plan.steps}
     for height, width, quality in CASES:
         report(f"comparing {width}x{height} at quality {quality:g}")
         image = to_tensor(crop(photo, height, width))
         y = np.empty(0, np.float32)
-        for run in run_graphs(reference, tables, channels, image, quality):
+        for run in run_graphs(reference, tables, plan, image, quality):
             y = run.outputs.get("y", y)
             found = tested.run(run.graph, run.inputs)
             for name, expected in run.outputs.items():
@@ -167,8 +168,8 @@ def validate(
 
     checks = named_checks(backend)
     with Codec(bundle, backend or "onnxruntime") as codec:
-        tables, channels = codec.latent_coder.tables, codec.latent_coder.channels
-        compare_graphs(checks, TorchBackend(model), codec.backend, tables, channels, photo, report)
+        tables, plan = codec.latent_coder.tables, codec.plan
+        compare_graphs(checks, TorchBackend(model), codec.backend, tables, plan, photo, report)
         report("comparing batches and whole files")
         check_batches(checks, codec.backend, photo)
         check_round_trip(checks, codec, photo)

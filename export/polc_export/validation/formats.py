@@ -149,11 +149,11 @@ def _backend(bundle: Bundle, kind: str, precision: str) -> Backend:
 
 def _codec_runs(codec: Codec, photo: Pixels) -> Iterator[GraphRun]:
     """What every graph of the codec is fed in whole encodes and decodes, and what its ONNX file gives."""
-    tables, channels = codec.latent_coder.tables, codec.latent_coder.channels
+    tables = codec.latent_coder.tables
     has_hyper_analysis = codec.bundle.manifest.has_graph("hyper_analysis")
     for height, width, quality in CASES:
         image = to_tensor(crop(photo, height, width))
-        yield from run_graphs(codec.backend, tables, channels, image, quality, has_hyper_analysis)
+        yield from run_graphs(codec.backend, tables, codec.plan, image, quality, has_hyper_analysis)
 
 
 def _task_runs(codec: Codec, photo: Pixels, names: Sequence[str]) -> Iterator[GraphRun]:
@@ -165,7 +165,7 @@ def _task_runs(codec: Codec, photo: Pixels, names: Sequence[str]) -> Iterator[Gr
             latent = codec.decode(codec.compress(crop(photo, height, width), quality))
             feeds = {task.graph: task_feeds([latent])}
             if task.pixels_graph is not None:
-                image = normalise(pad(codec.synthesise(latent)), task.preprocessing)
+                image = normalise(pad(codec.synthesise(latent), codec.plan.pad), task.preprocessing)
                 feeds[task.pixels_graph] = {"image": image}
             for graph, inputs in feeds.items():
                 yield GraphRun(graph, inputs, codec.backend.run(graph, inputs))

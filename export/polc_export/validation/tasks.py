@@ -58,7 +58,7 @@ def validate_tasks(
             report(f"comparing the task {task.entry.name}")
             latents = []
             for case in fitting_cases(task.entry.sizes):
-                check_size(task.entry, case[:2])
+                check_size(task.entry, codec.plan, case[:2])
                 if case not in coded:
                     coded[case] = codec.decode(codec.compress(crop(photo, *case[:2]), case[2]))
                 latents.append(coded[case])
@@ -67,7 +67,8 @@ def validate_tasks(
             compare_batch(checks, codec.backend, task.entry, latents[:2])
             if task.entry.pixels_graph is not None:
                 images = [
-                    normalise(pad(codec.synthesise(latent)), task.entry.preprocessing) for latent in latents
+                    normalise(pad(codec.synthesise(latent), codec.plan.pad), task.entry.preprocessing)
+                    for latent in latents
                 ]
                 compare_pixels(checks, reference, codec.backend, task.entry.pixels_graph, images)
     return checks

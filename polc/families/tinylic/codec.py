@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from polc_runtime.bitstream.schedule import Step
+from polc_runtime.bundle.plan import nine_step_plan
 
 from ...entropy import FactorizedPrior, gaussian_conditional, round_straight_through
 from .context import ContextModel, gather, scatter
@@ -48,6 +49,7 @@ class Codec(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.plan = nine_step_plan(config.to_dict(), (1.0, float(config.levels)))
         self.g_a, self.h_a, self.h_s, self.g_s = make_transforms(config)
         latent, hyper = (config.levels, config.latent_channels), (config.levels, config.hyper_dim)
         self.gain = nn.Parameter(torch.ones(latent))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polc_runtime.bitstream.schedule import Step, schedule
+from polc_runtime.bitstream.schedule import Step, nine_steps
 
 from .presets import ModelConfig
 
@@ -78,7 +78,10 @@ class ContextModel(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.steps = schedule(config.latent_channels)
+        self.steps = nine_steps(config.latent_channels)
+        starts = sorted({step.channels.start for step in self.steps})
+        self.group_of = [starts.index(step.channels.start) for step in self.steps]
+        self.first_of_group = [group not in self.group_of[:i] for i, group in enumerate(self.group_of)]
         params = 2 * config.latent_channels
         self.channel = nn.ModuleList()
         self.entropy = nn.ModuleList()
@@ -102,7 +105,7 @@ class ContextModel(nn.Module):
         self.spatial = nn.ModuleDict()
         for index, kernel_size in self.SPATIAL_KERNELS.items():
             step = self.steps[index]
-            before = [s for s in self.steps[:index] if s.group == step.group]
+            before = [s for s in self.steps[:index] if s.channels == step.channels]
             size = step.channels.stop - step.channels.start
             self.spatial[str(index)] = SpatialContext(size, kernel_size, step, before)
 
@@ -124,7 +127,7 @@ class ContextModel(nn.Module):
         if group == 0:
             return self.channel[0](params)
         assert y_hat is not None
-        start = next(s.channels.start for s in self.steps if s.group == group)
+        start = self.steps[self.group_of.index(group)].channels.start
         return self.channel[group](torch.cat([params, y_hat[:, :start]], 1))
 
     def step_parameters(
@@ -142,14 +145,14 @@ class ContextModel(nn.Module):
             Scales and means, each [B,C,h',w'] of the step's shape.
         """
         step = self.steps[index]
-        net = self.entropy[step.group]
+        net = self.entropy[self.group_of[index]]
         if step.all_positions:
             scales, means = net(torch.cat([params, channel_context], 1)).chunk(2, 1)
             return scales, means
         scales, means = [], []
         for row, column in step.positions:
             here = channel_context[:, :, row::2, column::2]
-            if step.first_of_group:
+            if self.first_of_group[index]:
                 spatial = torch.zeros_like(here)
             else:
                 assert y_hat is not None
@@ -173,8 +176,8 @@ class ContextModel(nn.Module):
         y_hat = torch.zeros_like(like)
         context = params
         for step in self.steps:
-            if step.first_of_group:
-                context = self.channel_context(step.group, params, y_hat)
+            if self.first_of_group[step.index]:
+                context = self.channel_context(self.group_of[step.index], params, y_hat)
             values = code(step, *self.step_parameters(step.index, params, y_hat, context))
             y_hat = scatter(y_hat, step, values)
         return y_hat

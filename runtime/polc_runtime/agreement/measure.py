@@ -21,7 +21,6 @@ from ..bitstream.calibration import (
     Tolerances,
 )
 from ..bitstream.container import Container, Header, quality_code
-from ..bitstream.schedule import STEP_COUNT
 from ..codec import Codec
 from ..codec.latent import LatentCoder
 from ..errors import BitstreamError
@@ -82,10 +81,11 @@ class Agreement:
         self.tolerances = tolerances
         self.margin = margin
         self.files = 0
-        tables, channels = self.codec.latent_coder.tables, self.codec.latent_coder.channels
+        tables, plan = self.codec.latent_coder.tables, self.codec.plan
+        self.steps = len(plan.steps)
         self.least_scale = float(tables.scale_table[0])
         self.recorders = [Recorder(codec.backend) for codec in codecs]
-        self.coders = [LatentCoder(recorder, tables, channels, tolerances) for recorder in self.recorders]
+        self.coders = [LatentCoder(recorder, tables, plan, tolerances) for recorder in self.recorders]
         self.quiet = [i for i, codec in enumerate(codecs) if not isinstance(codec.backend, NoisyBackend)]
         count = len(codecs)
         self.lost = {calibrated: np.zeros((count, count), np.int64) for calibrated in (False, True)}
@@ -103,12 +103,12 @@ class Agreement:
         """
         manifest = self.codec.bundle.manifest
         height, width = pixels.shape[:2]
-        code = quality_code(quality)
+        code = quality_code(quality, *manifest.quality_range)
         header = Header(manifest.fingerprint[:8], manifest.codec_id[:4], width, height, code)
-        y, z = self.codec.transforms.analyse(pad(pixels), header.quality)
+        y, z = self.codec.networks.analyse(pad(pixels, self.codec.plan.pad), header.quality)
         encoded = [coder.encode(y, z, header.quality) for coder in self.coders]
         before = {calibrated: int(lost.sum()) for calibrated, lost in self.lost.items()}
-        at_quality = self.qualities.setdefault(header.quality, _AtQuality(len(self.coders)))
+        at_quality = self.qualities.setdefault(header.quality, _AtQuality(len(self.coders), self.steps))
         known: dict[bytes, dict[bool, list[bool]]] = {}  # equal files decode equally, and are decoded once
         for index, found in enumerate(encoded):
             container = found.container(header)
@@ -178,8 +178,8 @@ class Agreement:
 
     def _add_differences(self, found: _AtQuality) -> None:
         """Takes the differences between all decoders of one file; those that lost it are left out."""
-        whole = [i for i in self.quiet if len(self.recorders[i].scales) == STEP_COUNT]
-        for step in range(STEP_COUNT):
+        whole = [i for i in self.quiet if len(self.recorders[i].scales) == self.steps]
+        for step in range(self.steps):
             first = self.recorders[_REFERENCE].scales[step]
             matters = first > 0.9 * self.least_scale  # below the table nothing is decided
             unit = np.maximum(first, self.least_scale)
@@ -217,10 +217,10 @@ class _AtQuality:
         costs: of each file, the bytes that the calibration adds, and those of the file without.
     """
 
-    def __init__(self, count: int) -> None:
-        self.scales = np.zeros(STEP_COUNT)
-        self.means = np.zeros(STEP_COUNT)
-        self.from_first = np.zeros((count, STEP_COUNT))
+    def __init__(self, count: int, steps: int) -> None:
+        self.scales = np.zeros(steps)
+        self.means = np.zeros(steps)
+        self.from_first = np.zeros((count, steps))
         self.costs: list[tuple[int, int]] = []
 
     def proposed(self, margin: float) -> Exponents:

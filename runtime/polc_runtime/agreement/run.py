@@ -19,7 +19,7 @@ from ..cli.bench.options import outputs, write
 from ..cli.console import bar_wanted, progress, say
 from ..cli.runner import FAILURES
 from ..codec import Codec
-from ..errors import BackendUnavailable, DataError
+from ..errors import BackendUnavailable, DataError, UsageError
 from ..files.inputs import Source, expand
 from ..pictures.images import INPUT_SUFFIXES, read_image
 from .measure import Agreement
@@ -40,6 +40,17 @@ TORCH_SETTINGS = ("torch:threads=1", "torch:threads=2", "torch:threads=1,precisi
 """More of them, where there is a checkpoint."""
 
 
+def _same_for_all(exponents: tuple[int, ...], steps: int) -> Tolerances:
+    """Tolerances of all qualities, from one exponent for all steps or one for each.
+
+    Raises:
+        UsageError: there is another number of them.
+    """
+    if len(exponents) not in (1, steps):
+        raise UsageError(f"expected one exponent, or {steps}, one for each coding step; got {len(exponents)}")
+    return Tolerances(((1.0, exponents * (steps // len(exponents))),))
+
+
 def run_agreement(request: Request) -> int:
     """Does what the command line asks for; returns the exit code.
 
@@ -53,7 +64,7 @@ def run_agreement(request: Request) -> int:
     sources = expand(request.arguments, INPUT_SUFFIXES, request.recursive)
     tolerances = bundle.manifest.tolerances
     if request.exponents is not None:
-        tolerances = Tolerances(((1.0, request.exponents),))
+        tolerances = _same_for_all(request.exponents, len(bundle.manifest.plan.steps))
     with opened(settings, bundle, request.checkpoint, tolerances) as codecs:
         agreement = Agreement(codecs, tolerances, request.margin)
         failures = _measure(agreement, sources, request)

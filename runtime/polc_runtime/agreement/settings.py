@@ -11,13 +11,13 @@ import numpy as np
 
 from ..backends import Backend, BackendOptions, FloatArray, make_backend
 from ..bitstream.calibration import Tolerances
+from ..bitstream.plan import CodingPlan
 from ..bundle import Bundle
 from ..errors import UsageError
 
 OPTIMISATIONS = ("off", "basic", "extended", "all")
 """Levels of ONNX Runtime's graph optimisation."""
 
-HYPER_SYNTHESIS, CONTEXT = "hyper_synthesis", "context_"
 
 MEAN_ERROR = 2.0**-20
 """Relative size of the errors of means, about what float32 leaves of sums."""
@@ -87,7 +87,7 @@ class Setting:
             from .unfixed import UnfixedOnnxRuntime
 
             backend = UnfixedOnnxRuntime(bundle, options, self.optimisation or "basic", self.exact_native)
-        return NoisyBackend(backend, self.noise, tolerances) if self.noise else backend
+        return NoisyBackend(backend, self.noise, tolerances, bundle.manifest.plan) if self.noise else backend
 
 
 class NoisyBackend:
@@ -98,10 +98,13 @@ class NoisyBackend:
         noise: largest relative error, as a share of the tolerance for scales and of `MEAN_ERROR` for means;
             errors are uniform and independent.
         tolerances: that files are calibrated for.
+        plan: the model's, which says which graphs give scales.
     """
 
-    def __init__(self, backend: Backend, noise: float, tolerances: Tolerances) -> None:
+    def __init__(self, backend: Backend, noise: float, tolerances: Tolerances, plan: CodingPlan) -> None:
         self.backend = backend
+        self.hyper = plan.hyper.graph if plan.hyper else None
+        self.steps = {step.graph: step.index for step in plan.steps if step.graph}
         self.noise = noise
         self.tolerances = tolerances
         self.name = backend.name
@@ -110,13 +113,14 @@ class NoisyBackend:
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `Backend.run`."""
-        if graph == HYPER_SYNTHESIS:
+        if graph == self.hyper:
             self._exponents = self.tolerances.at(float(inputs["quality"][0]))
         outputs = self.backend.run(graph, inputs)
-        if graph.startswith(CONTEXT):
-            tolerance = 2.0 ** -self._exponents[int(graph.removeprefix(CONTEXT))]
+        if graph in self.steps:
+            tolerance = 2.0 ** -self._exponents[self.steps[graph]]
             outputs["scales"] = self._disturbed(outputs["scales"], tolerance)
-            outputs["means"] = self._disturbed(outputs["means"], MEAN_ERROR)
+            if "means" in outputs:
+                outputs["means"] = self._disturbed(outputs["means"], MEAN_ERROR)
         return outputs
 
     def _disturbed(self, values: FloatArray, unit: float) -> FloatArray:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from ..errors import BitstreamError
 from .retrieval import build, lookup
-from .schedule import STEP_COUNT
 
 LEAST_EXPONENT, LARGEST_EXPONENT = 6, 21
 """Range of the exponents that fit the stream: tolerances from 2^-21 to 2^-6.
@@ -31,10 +30,8 @@ Rows = NDArray[np.int32]
 Exponents = tuple[int, ...]
 """Of each coding step: scales may differ by 2^-exponent of an entry of the table."""
 
-DEFAULT_EXPONENTS = (13,) * STEP_COUNT
+DEFAULT_EXPONENT = 13
 """Of models whose differences were not measured: a tolerance of 1.2e-4."""
-
-_PACKED_EXPONENTS = (STEP_COUNT + 1) // 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,12 @@ class Tolerances:
         rows: qualities, ascending, each with its exponents; at least one.
     """
 
-    rows: tuple[tuple[float, Exponents], ...] = ((1.0, DEFAULT_EXPONENTS),)
+    rows: tuple[tuple[float, Exponents], ...]
+
+    @classmethod
+    def default(cls, steps: int) -> Tolerances:
+        """Those of a model of so many steps whose differences were not measured."""
+        return cls(((1.0, (DEFAULT_EXPONENT,) * steps),))
 
     def to_list(self) -> list[dict[str, Any]]:
         """As it stands in a bundle's manifest."""
@@ -58,15 +60,12 @@ class Tolerances:
         return tuple(map(min, zip(*below[-1:], *above[:1], strict=True)))
 
 
-DEFAULT_TOLERANCES = Tolerances()
-
-
 @dataclass(frozen=True)
 class Decisions:
     """The table rows of a coding step.
 
     Attributes:
-        step: 0..8.
+        step: its index.
         first: symbols coded in the steps before.
         scales: float32 [n].
         rows: what they give: for each the number of the first entry >= scale, or the last, int32 [n].
@@ -94,26 +93,25 @@ class Calibration:
 
     def pack(self) -> bytes:
         """The section's bytes."""
-        codes = np.array([*self.exponents, LEAST_EXPONENT], np.uint8) - LEAST_EXPONENT
+        padding = [LEAST_EXPONENT] * (len(self.exponents) % 2)
+        codes = np.array([*self.exponents, *padding], np.uint8) - LEAST_EXPONENT
         return (codes[::2] | codes[1::2] << 4).tobytes() + bytes([self.seed]) + self.solution
 
     @classmethod
-    def unpack(cls, section: bytes) -> Calibration:
-        """Undo `pack`.
+    def unpack(cls, section: bytes, steps: int) -> Calibration:
+        """Undo `pack` for so many steps.
 
         Raises:
             BitstreamError: the section is too short, or its unused bits are set.
         """
-        if len(section) <= _PACKED_EXPONENTS:
-            raise BitstreamError(
-                f"the calibration has {len(section)} bytes, expected at least {_PACKED_EXPONENTS + 1}"
-            )
-        packed = section[:_PACKED_EXPONENTS]
-        codes = [code for byte in packed for code in (byte & 15, byte >> 4)]
-        if codes.pop():
+        size = (steps + 1) // 2
+        if len(section) <= size:
+            raise BitstreamError(f"the calibration has {len(section)} bytes, expected at least {size + 1}")
+        codes = [code for byte in section[:size] for code in (byte & 15, byte >> 4)]
+        if any(codes[steps:]):
             raise BitstreamError("the calibration's unused bits are set")
-        exponents = tuple(LEAST_EXPONENT + code for code in codes)
-        return cls(exponents, section[_PACKED_EXPONENTS], section[_PACKED_EXPONENTS + 1 :])
+        exponents = tuple(LEAST_EXPONENT + code for code in codes[:steps])
+        return cls(exponents, section[size], section[size + 1 :])
 
     def correct(self, own: Decisions, edges: Edges) -> Rows:
         """The encoder's table rows of a coding step, from the decoder's own."""

@@ -1,4 +1,4 @@
-"""The `.polc` file, bitstream version 1: header, sections, checksums (docs/bitstream.md)."""
+"""The `.polc` file, bitstream versions 1 and 2: header, sections, checksums (docs/bitstream.md)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BitstreamError, UsageError
+from ..errors import (
+    BitstreamError,
+    BitstreamLimitError,
+    LimitError,
+    NotPolcError,
+    PolcError,
+    TruncatedError,
+    UsageError,
+    VersionError,
+)
 from ..limits import DEFAULT_LIMITS, MAX_SECTIONS, Limits
 from .calibration import Calibration
-from .geometry import HYPER_STRIDE, LATENT_STRIDE, padded_size
+from .plan import MAX_STEPS, VERSION_1_QUALITIES
 from .rans import stream_count
 from .schedule import STEP_COUNT
 
 MAGIC = b"POLC"
-VERSION = 1
+VERSIONS = (1, 2)
+"""Version 1 holds the nine steps, version 2 any plan's."""
 QUALITY_UNIT = 256
 """Quality is kept in steps of 1/256."""
 
-CHECKSUM_COUNT = 1 + STEP_COUNT
-
 _FIXED = struct.Struct("<4sB8s4sIIH")
 _CRC = struct.Struct("<I")
-_CHECKSUMS = struct.Struct(f"<{CHECKSUM_COUNT}H")
-_QUALITY_RANGE = (1 * QUALITY_UNIT, 8 * QUALITY_UNIT)
+_QUALITY_CODES = {1: tuple(int(quality * QUALITY_UNIT) for quality in VERSION_1_QUALITIES), 2: (1, 65535)}
+"""Least and largest by version."""
 
 _Z, _Y, _SUMS, _CALIBRATION = 1, 2, 3, 4
 _NAMES = {_Z: "z", _Y: "y", _SUMS: "checksums", _CALIBRATION: "calibration"}
 _ORDER = (_Z, _Y, _SUMS, _CALIBRATION)
-_REQUIRED = (_Z, _Y, _SUMS)
 _FIRST_ANCILLARY = 128
 _MAX_LENGTH_BYTES = 5
 
@@ -47,7 +54,7 @@ class Header:
         codec_id: 4 bytes, of all codec weights; a mismatch is worth a warning.
         width: image width in pixels, before padding.
         height: image height in pixels, before padding.
-        quality_code: quality times 256, 256..2048.
+        quality_code: quality times 256; 256..2048 in version 1.
     """
 
     fingerprint: bytes
@@ -58,25 +65,8 @@ class Header:
 
     @property
     def quality(self) -> float:
-        """The quality, 1..8, exactly as the networks take it."""
+        """The quality, exactly as the networks take it."""
         return self.quality_code / QUALITY_UNIT
-
-    @property
-    def padded_size(self) -> tuple[int, int]:
-        """Height and width the networks see: multiples of 64, at least 192."""
-        return padded_size(self.height, self.width)
-
-    @property
-    def latent_size(self) -> tuple[int, int]:
-        """Height and width of the latent y: a sixteenth of the padded image's."""
-        h, w = self.padded_size
-        return h // LATENT_STRIDE, w // LATENT_STRIDE
-
-    @property
-    def hyper_size(self) -> tuple[int, int]:
-        """Height and width of the hyper-latent z: a sixty-fourth of the padded image's."""
-        h, w = self.padded_size
-        return h // HYPER_STRIDE, w // HYPER_STRIDE
 
 
 @dataclass(frozen=True)
@@ -85,32 +75,35 @@ class Container:
 
     Attributes:
         header: the fixed part.
-        z: the hyper-latent's stream.
+        z: the hyper-latent's stream; None for a codec without one (version 2).
         y: the latent's section as it stands in the file: stream lengths, then streams
             (`join_streams`, `y_streams`).
-        checksums: `symbol_checksum` of z and of the nine steps' symbols, in coding order.
+        checksums: `symbol_checksum` of z (0 where there is none) and of each step's symbols, in coding order.
         calibration: what decoders on other machines need; None for a file without.
+        version: of the bitstream, one of `VERSIONS`.
     """
 
     header: Header
-    z: bytes
+    z: bytes | None
     y: bytes
     checksums: tuple[int, ...]
     calibration: Calibration | None = None
+    version: int = 1
 
     def pack(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """The file's bytes.
 
         Raises:
-            BitstreamError: If a field is out of range.
+            LimitError: the image, or the file, is larger than the limits.
+            PolcError: a field is out of range.
         """
         header = self.header
-        _check_header(header, limits)
-        if len(self.checksums) != CHECKSUM_COUNT:
-            raise BitstreamError(f"a file holds {CHECKSUM_COUNT} checksums, got {len(self.checksums)}")
+        _check_header(header, self.version, limits)
+        if self.version == 1 and (len(self.checksums) != 1 + STEP_COUNT or self.z is None):
+            raise PolcError("version 1 of the bitstream holds the nine steps and a hyper-latent alone")
         fixed = _FIXED.pack(
             MAGIC,
-            VERSION,
+            self.version,
             header.fingerprint,
             header.codec_id,
             header.width,
@@ -120,7 +113,7 @@ class Container:
         body = b"".join([fixed, *(_section(kind, payload) for kind, payload in self._payloads())])
         data = body + _CRC.pack(zlib.crc32(body))
         if len(data) > limits.max_bytes:
-            raise BitstreamError(f"the file would have {len(data)} bytes, the limit is {limits.max_bytes}")
+            raise LimitError(f"the file would have {len(data)} bytes, the limit is {limits.max_bytes}")
         return data
 
     @classmethod
@@ -128,19 +121,19 @@ class Container:
         """Read a file's bytes; ancillary sections are skipped.
 
         Raises:
-            BitstreamError: If the file is not a `.polc` file, is newer than this version, damaged,
-                or beyond the limits. Each has its own message.
+            BitstreamError: the file is not a `.polc` file, of another version, truncated, damaged, or beyond
+                the limits: each is a class of its own, see `polc_runtime.errors`.
         """
         _check_frame(data, limits)
-        _, _, fingerprint, codec_id, width, height, quality = _FIXED.unpack_from(data)
+        _, version, fingerprint, codec_id, width, height, quality = _FIXED.unpack_from(data)
         header = Header(fingerprint, codec_id, width, height, quality)
-        _check_header(header, limits)
-        found = _read_sections(data[_FIXED.size : -_CRC.size])
-        sums = found[_SUMS]
-        if len(sums) != _CHECKSUMS.size:
-            raise BitstreamError(f"the checksums have {len(sums)} bytes, expected {_CHECKSUMS.size}")
-        calibration = Calibration.unpack(found[_CALIBRATION]) if _CALIBRATION in found else None
-        return cls(header, found[_Z], found[_Y], _CHECKSUMS.unpack(sums), calibration)
+        _check_header(header, version, limits)
+        found = _read_sections(data[_FIXED.size : -_CRC.size], version)
+        checksums = _checksums(found[_SUMS], version)
+        calibration = None
+        if _CALIBRATION in found:
+            calibration = Calibration.unpack(found[_CALIBRATION], len(checksums) - 1)
+        return cls(header, found.get(_Z), found[_Y], checksums, calibration, version)
 
     def y_streams(self, n_symbols: int) -> list[bytes]:
         """The latent's streams.
@@ -162,21 +155,26 @@ class Container:
         return sizes | {"crc": _CRC.size}
 
     def _payloads(self) -> list[tuple[int, bytes]]:
-        payloads = [(_Z, self.z), (_Y, self.y), (_SUMS, _CHECKSUMS.pack(*self.checksums))]
+        payloads = [] if self.z is None else [(_Z, self.z)]
+        payloads += [(_Y, self.y), (_SUMS, np.array(self.checksums, "<u2").tobytes())]
         return payloads + ([(_CALIBRATION, self.calibration.pack())] if self.calibration else [])
 
 
-def quality_code(quality: float) -> int:
+def quality_code(quality: float, low: float, high: float) -> int:
     """A quality rounded to 1/256, times 256: what the header holds and analysis must use.
 
+    Args:
+        quality: what was asked for.
+        low: smallest that there is.
+        high: largest.
+
     Raises:
-        UsageError: If the quality is outside 1..8.
+        UsageError: the quality is outside of the range.
     """
-    low, high = _QUALITY_RANGE
-    code = round(quality * QUALITY_UNIT) if low <= quality * QUALITY_UNIT <= high else 0
-    if not code:
-        raise UsageError(f"quality must lie between 1 and 8, got {quality}")
-    return code
+    if not low <= quality <= high:
+        allowed = f"{low:g}, the only one there is" if low == high else f"between {low:g} and {high:g}"
+        raise UsageError(f"quality must be {allowed}; got {quality:g}")
+    return round(quality * QUALITY_UNIT)
 
 
 def symbol_checksum(symbols: NDArray[Any]) -> int:
@@ -213,28 +211,28 @@ def split_streams(section: bytes, count: int) -> list[bytes]:
 
 def _check_frame(data: bytes, limits: Limits) -> None:
     if data[: len(MAGIC)] != MAGIC:
-        raise BitstreamError("not a .polc file: it does not start with POLC")
+        raise NotPolcError("not a .polc file: it does not start with POLC")
     least = _FIXED.size + _CRC.size
-    if len(data) > len(MAGIC) and data[len(MAGIC)] < VERSION:
-        raise BitstreamError(
+    if len(data) > len(MAGIC) and data[len(MAGIC)] < min(VERSIONS):
+        raise VersionError(
             "the file has bitstream version 0, a draft that no released polc reads: encode the image again"
         )
-    if len(data) > len(MAGIC) and data[len(MAGIC)] > VERSION:
-        raise BitstreamError(
+    if len(data) > len(MAGIC) and data[len(MAGIC)] > max(VERSIONS):
+        raise VersionError(
             f"the file has bitstream version {data[len(MAGIC)]}, "
-            f"this polc reads up to {VERSION}: use a newer polc"
+            f"this polc reads up to {max(VERSIONS)}: use a newer polc"
         )
     if len(data) < least:
-        raise BitstreamError(
+        raise TruncatedError(
             f"the file is truncated: it has {len(data)} bytes, a .polc file at least {least}"
         )
     if problem := limits.bytes_problem("max_bytes", len(data)):
-        raise BitstreamError(f"the file {problem}")
+        raise BitstreamLimitError(f"the file {problem}")
     if zlib.crc32(memoryview(data)[: -_CRC.size]) != _CRC.unpack_from(data, len(data) - _CRC.size)[0]:
         raise BitstreamError("the file is damaged or truncated: its CRC-32 does not match")
 
 
-def _check_header(header: Header, limits: Limits) -> None:
+def _check_header(header: Header, version: int, limits: Limits) -> None:
     if len(header.fingerprint) != 8 or len(header.codec_id) != 4:
         raise BitstreamError(
             "fingerprint and codec_id have 8 and 4 bytes, "
@@ -242,13 +240,25 @@ def _check_header(header: Header, limits: Limits) -> None:
         )
     problem = limits.size_problem(header.width, header.height)
     if problem:
-        raise BitstreamError(problem)
-    low, high = _QUALITY_RANGE
+        raise BitstreamLimitError(problem)
+    low, high = _QUALITY_CODES[version]
     if not low <= header.quality_code <= high:
-        raise BitstreamError(f"the file's quality is {header.quality:g}, expected 1 to 8")
+        expected = f"{low / QUALITY_UNIT:g} to {high / QUALITY_UNIT:g}"
+        raise BitstreamError(f"the file's quality is {header.quality:g}, expected {expected}")
 
 
-def _read_sections(body: bytes) -> dict[int, bytes]:
+def _checksums(section: bytes, version: int) -> tuple[int, ...]:
+    """The checksums of a section: ten in version 1, two to 65 in version 2."""
+    count, odd = divmod(len(section), 2)
+    if version == 1 and len(section) != 2 * (1 + STEP_COUNT):
+        raise BitstreamError(f"the checksums have {len(section)} bytes, expected {2 * (1 + STEP_COUNT)}")
+    if odd or not 2 <= count <= 1 + MAX_STEPS:
+        expected = f"an even number from 4 to {2 * (1 + MAX_STEPS)}"
+        raise BitstreamError(f"the checksums have {len(section)} bytes, expected {expected}")
+    return tuple(int(value) for value in np.frombuffer(section, "<u2"))
+
+
+def _read_sections(body: bytes, version: int) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     at = count = 0
     while at < len(body):
@@ -262,22 +272,25 @@ def _read_sections(body: bytes) -> dict[int, bytes]:
                 f"section {_name(kind)} announces {length} bytes, {len(body) - at} are left in the file"
             )
         if kind < _FIRST_ANCILLARY:
-            _check_place(kind, found)
+            _check_place(kind, found, version)
             found[kind] = body[at : at + length]
         at += length
-    for kind in _REQUIRED:
+    for kind in (_Z, _Y, _SUMS) if version == 1 else (_Y, _SUMS):
         if kind not in found:
             raise BitstreamError(f"the file has no section {_name(kind)}")
     return found
 
 
-def _check_place(kind: int, found: dict[int, bytes]) -> None:
+def _check_place(kind: int, found: dict[int, bytes], version: int) -> None:
     if kind not in _ORDER:
         raise BitstreamError(f"section {_name(kind)} is unknown and may not be skipped: use a newer polc")
     if kind in found:
         raise BitstreamError(f"section {_name(kind)} is there twice")
-    if kind != _ORDER[len(found)]:
-        raise BitstreamError(f"section {_name(kind)} stands where {_name(_ORDER[len(found)])} should")
+    without_z = version > 1 and _Z not in found and (found or kind != _Z)
+    due = _ORDER[len(found) + (1 if without_z else 0) :][:1]
+    if kind not in due:
+        expected = _name(due[0]) if due else "no other"
+        raise BitstreamError(f"section {_name(kind)} stands where {expected} should")
 
 
 def _name(kind: int) -> str:

@@ -1,10 +1,9 @@
-"""The nine coding steps of the latent: which channels and positions each codes, and in which order."""
+"""Coding steps: which channels and positions of the latent each codes, and in which order."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,13 @@ Position = tuple[int, int]
 ALL_POSITIONS: tuple[Position, ...] = ()
 """`Step.positions` of a step that codes the whole grid, in raster order, instead of chosen parities."""
 
-_MIN_CHANNELS = 4
+MIN_CHANNELS = 4
 
 STEP_COUNT = 9
-"""Coding steps of a latent."""
+"""Coding steps of bitstream version 1."""
 
-# Group and (row parity, column parity) of each step, in coding order.
-_PLAN: tuple[tuple[int, tuple[Position, ...]], ...] = (
+# Group and (row parity, column parity) of each step of version 1, in coding order.
+_NINE_STEPS: tuple[tuple[int, tuple[Position, ...]], ...] = (
     (0, ((0, 0),)),
     (0, ((1, 1),)),
     (0, ((0, 1),)),
@@ -39,15 +38,16 @@ class Step:
     """One coding step.
 
     Attributes:
-        index: 0 to 8.
-        group: channel group, 0 to 3.
-        channels: the group's channels in the latent.
-        positions: (row parity, column parity) of the positions coded, in push order;
-            `ALL_POSITIONS` (empty) where the step codes every position.
+        index: its place in the coding order, from 0.
+        graph: that gives its scales and means; the hyper-latent's graph itself where that gives them, None
+            for a step with the factorised prior.
+        channels: of the latent, that it codes.
+        positions: (row parity, column parity) of the positions it codes, in push order;
+            `ALL_POSITIONS` (empty) where it codes every position.
     """
 
     index: int
-    group: int
+    graph: str | None
     channels: slice
     positions: tuple[Position, ...]
 
@@ -56,21 +56,25 @@ class Step:
         """Whether the step codes the whole grid at once."""
         return self.positions == ALL_POSITIONS
 
-    @property
-    def first_of_group(self) -> bool:
-        """Whether no position of the group is decoded before this step (steps 0, 4, 6 and 8)."""
-        return self.index == 0 or _PLAN[self.index - 1][0] != self.group
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in a bundle's manifest."""
+        positions = "all" if self.all_positions else [list(position) for position in self.positions]
+        return {
+            "graph": self.graph,
+            "channels": [self.channels.start, self.channels.stop],
+            "positions": positions,
+        }
 
     def shape(self, h: int, w: int) -> tuple[int, int, int]:
-        """Shape [c, h', w'] of the step's values on a latent grid of `h` x `w`, both even.
+        """Shape [c, h', w'] of the step's values on a latent grid of `h` x `w`.
 
         Raises:
-            ValueError: If `h` or `w` is odd or below 2.
+            ValueError: If the step codes parities, and `h` or `w` is odd or below 2.
         """
-        _check_grid(h, w)
         channels = self.channels.stop - self.channels.start
         if self.all_positions:
             return channels, h, w
+        _check_grid(h, w)
         return channels * len(self.positions), h // 2, w // 2
 
 
@@ -83,17 +87,16 @@ def group_sizes(channels: int) -> tuple[int, int, int, int]:
     Raises:
         ValueError: If there are fewer than 4 channels.
     """
-    if channels < _MIN_CHANNELS:
-        raise ValueError(f"the latent needs at least {_MIN_CHANNELS} channels, got channels={channels}")
+    if channels < MIN_CHANNELS:
+        raise ValueError(f"the latent needs at least {MIN_CHANNELS} channels, got channels={channels}")
     bounds = [channels]
     for t in (1, 2, 3):
         bounds.append(min(math.ceil(channels * math.cos(math.pi * t / 8)), bounds[-1] - 1))
     return bounds[0] - bounds[1], bounds[1] - bounds[2], bounds[2] - bounds[3], bounds[3]
 
 
-@lru_cache(maxsize=64)
-def schedule(channels: int) -> tuple[Step, ...]:
-    """The nine steps for a latent of `channels` channels, in coding order.
+def nine_steps(channels: int) -> tuple[Step, ...]:
+    """The steps of bitstream version 1 for a latent of `channels` channels, in coding order.
 
     Raises:
         ValueError: If there are fewer than 4 channels.
@@ -102,7 +105,9 @@ def schedule(channels: int) -> tuple[Step, ...]:
     for size in group_sizes(channels):
         starts.append(slice(start, start + size))
         start += size
-    return tuple(Step(i, group, starts[group], positions) for i, (group, positions) in enumerate(_PLAN))
+    return tuple(
+        Step(i, f"context_{i}", starts[group], positions) for i, (group, positions) in enumerate(_NINE_STEPS)
+    )
 
 
 def gather(latent: NDArray[Any], step: Step) -> NDArray[Any]:
@@ -113,7 +118,8 @@ def gather(latent: NDArray[Any], step: Step) -> NDArray[Any]:
         which the symbols are pushed: all channels of the first position, then of the second.
 
     Raises:
-        ValueError: If the latent is not [M, h, w] with even h and w and the step's channels.
+        ValueError: If the latent is not [M, h, w] with the step's channels, or h or w is odd where the step
+            codes parities.
     """
     _check_latent(latent, step)
     part = latent[step.channels]
@@ -148,7 +154,8 @@ def _check_grid(h: int, w: int) -> None:
 def _check_latent(latent: NDArray[Any], step: Step) -> None:
     if latent.ndim != 3:
         raise ValueError(f"expected a latent [channels, h, w], got shape {latent.shape}")
-    _check_grid(latent.shape[1], latent.shape[2])
+    if not step.all_positions:
+        _check_grid(latent.shape[1], latent.shape[2])
     if latent.shape[0] < step.channels.stop:
         raise ValueError(
             f"step {step.index} codes channels up to {step.channels.stop}, the latent has {latent.shape[0]}"

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BitstreamError, BundleError, PolcError
+from ..errors import BundleError, NotFiniteError, PolcError
 from ..files.inputs import read_plain_file
 from ..limits import DEFAULT_LIMITS, Limits
 from .scale_search import ScaleSearch
@@ -113,11 +113,11 @@ class EntropyTables:
             scales: any shape; taken as float32.
 
         Raises:
-            BitstreamError: If a scale is not finite.
+            NotFiniteError: a scale is not finite.
         """
         scales = np.asarray(scales, dtype=np.float32)
         if not np.isfinite(scales).all():
-            raise BitstreamError("the model's scales are not finite: the file or the bundle is wrong")
+            raise NotFiniteError("the model's scales are not finite: the file or the bundle is wrong")
         return self._search.find(scales)
 
     @cached_property

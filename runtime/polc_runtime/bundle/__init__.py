@@ -11,6 +11,7 @@ from .manifest import (
     GraphFile,
     Manifest,
     StoredFile,
+    Variant,
 )
 from .tasks import CLASSIFICATION, SEGMENTATION, Preprocessing, SizeRule, Task
 
@@ -30,5 +31,6 @@ __all__ = [
     "SizeRule",
     "StoredFile",
     "Task",
+    "Variant",
     "find_bundle",
 ]

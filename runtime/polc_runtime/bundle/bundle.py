@@ -13,7 +13,7 @@ from ..bitstream.tables import EntropyTables
 from ..errors import BundleError, PolcError
 from ..files.inputs import read_plain_file
 from ..limits import DEFAULT_LIMITS, Limits
-from .manifest import SIZE, Manifest
+from .manifest import Manifest
 from .tasks import Task
 
 MANIFEST = "manifest.json"
@@ -136,10 +136,11 @@ class Bundle:
         file = self.manifest.entropy_file
         data = self.read(file, self.manifest.entropy_sha256)
         tables = EntropyTables.parse(data, str(self.path / file), self.limits)
-        if tables.hyper.rows != self.manifest.hyper_channels:
+        plan = self.manifest.plan
+        channels = (plan.hyper or plan.latent).channels
+        if tables.hyper.rows != channels:
             raise BundleError(
-                f"{self.path}: entropy tables for {tables.hyper.rows} channels, the model has "
-                f"{self.manifest.hyper_channels}"
+                f"{self.path}: entropy tables for {tables.hyper.rows} channels, the model has {channels}"
             )
         return tables
 
@@ -154,8 +155,10 @@ class Bundle:
             "fingerprint": manifest.fingerprint.hex(),
             "codec_id": manifest.codec_id.hex(),
             "quality_range": list(manifest.quality_range),
-            "size": SIZE,
+            "size": vars(manifest.plan.pad),
+            "coding": manifest.plan.to_dict(),
             "tolerances": manifest.tolerances.to_list(),
+            "variants": [variant.to_dict() for variant in manifest.variants],
             "graphs": [{**graph.to_dict(), "bytes": size(graph.file)} for graph in manifest.graphs],
             "entropy": {"file": manifest.entropy_file, "bytes": size(manifest.entropy_file)},
             "tasks": [self._describe_task(task) for task in manifest.tasks],

@@ -7,19 +7,17 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..bitstream.calibration import DEFAULT_TOLERANCES, LARGEST_EXPONENT, LEAST_EXPONENT, Tolerances
-from ..bitstream.geometry import PAD_LEAST, PAD_MULTIPLE
-from ..bitstream.schedule import STEP_COUNT
+from ..bitstream.calibration import LARGEST_EXPONENT, LEAST_EXPONENT, Tolerances
+from ..bitstream.plan import CodingPlan
 from ..errors import BundleError, UsageError
-from .fields import Axes, Fields, is_size, parse_json
+from .fields import Axes, Fields, parse_json
+from .plan import KEY, parse_plan
 from .tasks import Task, parse_tasks
 
-FORMAT_VERSION = (1, 4)
+FORMAT_VERSION = (1, 5)
 """(major, minor) of the bundle format this runtime writes; a higher major is refused."""
 
 KNOWN_PRECISIONS = ("fp32", "fp16")
-SIZE = {"multiple": PAD_MULTIPLE, "min": PAD_LEAST}
-"""How images are padded: the bitstream's rule, repeated for readers that have only the files."""
 TORCHSCRIPT, TENSORRT, TENSORRT_PLUGIN = "torchscript", "tensorrt", "tensorrt-plugin"
 FORMATS = {TORCHSCRIPT: ".ts", TENSORRT: ".trt.onnx", TENSORRT_PLUGIN: ".plugin.onnx"}
 """What a graph may be stored as besides plain ONNX, with the suffix of the files.
@@ -27,6 +25,7 @@ FORMATS = {TORCHSCRIPT: ".ts", TENSORRT: ".trt.onnx", TENSORRT_PLUGIN: ".plugin.
 TensorRT reads `TENSORRT` as it is. `TENSORRT_PLUGIN` leaves the attention to a plugin; graphs without
 attention have none, and what looks for it takes `TENSORRT`.
 """
+_VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _FILE = re.compile(r"graphs/[A-Za-z0-9_-]+(\.fp16)?((?:\.[a-z]+){1,2})")
 
 
@@ -48,7 +47,8 @@ class GraphFile:
     """One graph of a bundle.
 
     Attributes:
-        name: analysis, hyper_analysis, hyper_synthesis, context_0..8, synthesis, task_NAME, pixels_NAME.
+        name: analysis, hyper_analysis, synthesis, task_NAME, pixels_NAME, or as the coding plan and the
+            variants name it.
         file: path inside the bundle, with forward slashes.
         sha256: of the file, hexadecimal.
         precision: fp32 or fp16 (inside; inputs and outputs are float32 either way).
@@ -92,15 +92,37 @@ class GraphFile:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """Other image networks that share the bundle's entropy path, and so its files.
+
+    Attributes:
+        name: what users call it.
+        analysis: name of its graph from images to latents.
+        synthesis: name of its graph from latents to images.
+        codec_id: 32 bytes over all weights of the codec that it makes.
+    """
+
+    name: str
+    analysis: str
+    synthesis: str
+    codec_id: bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        return {**vars(self), "codec_id": self.codec_id.hex()}
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle holds.
 
     Attributes:
         name: of the model, for people.
-        model: dimensions, as the checkpoint stores them.
+        model: what the checkpoint says of its dimensions, for people.
+        plan: how the codec's images become symbols.
+        tolerances: that files are calibrated for.
         fingerprint: 32 bytes over everything that decoding depends on.
         codec_id: 32 bytes over all weights of the codec.
-        quality_range: least and largest quality.
         tasks: what the bundle predicts.
         graphs: in the order they run; one name may stand in several precisions.
         entropy_file: path of the entropy tables inside the bundle.
@@ -108,14 +130,15 @@ class Manifest:
         validation: checks made at export, each with its measured error and bound.
         tools: versions of what made the bundle.
         notes: remarks for people, such as that weights are untrained.
-        tolerances: that files are calibrated for.
+        variants: other image networks for the same files.
     """
 
     name: str
     model: dict[str, Any]
+    plan: CodingPlan
+    tolerances: Tolerances
     fingerprint: bytes
     codec_id: bytes
-    quality_range: tuple[float, float]
     graphs: tuple[GraphFile, ...]
     entropy_file: str
     entropy_sha256: str
@@ -123,17 +146,12 @@ class Manifest:
     validation: tuple[dict[str, Any], ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    tolerances: Tolerances = DEFAULT_TOLERANCES
+    variants: tuple[Variant, ...] = ()
 
     @property
-    def latent_channels(self) -> int:
-        """M, channels of the latent."""
-        return int(self.model["dims"][-1])
-
-    @property
-    def hyper_channels(self) -> int:
-        """N', channels of the hyper-latent."""
-        return int(self.model["hyper_dim"])
+    def quality_range(self) -> tuple[float, float]:
+        """Smallest and largest quality."""
+        return self.plan.quality.min, self.plan.quality.max
 
     def to_json(self) -> str:
         """The manifest's text."""
@@ -144,8 +162,10 @@ class Manifest:
             "fingerprint": self.fingerprint.hex(),
             "codec_id": self.codec_id.hex(),
             "quality_range": list(self.quality_range),
-            "size": SIZE,
+            "size": vars(self.plan.pad),
+            KEY: self.plan.to_dict(),
             "tolerances": self.tolerances.to_list(),
+            "variants": [variant.to_dict() for variant in self.variants],
             "graphs": [graph.to_dict() for graph in self.graphs],
             "entropy": {"file": self.entropy_file, "sha256": self.entropy_sha256},
             "tasks": [task.to_dict() for task in self.tasks],
@@ -179,29 +199,25 @@ class Manifest:
 
     @classmethod
     def _parse(cls, root: Fields) -> Manifest:
-        size = root.section("size")
         entropy = root.section("entropy")
-        low, high = root.numbers("quality_range", 2)
-        model = root.flat("model")
-        dims = model.get("dims")
-        if not (isinstance(dims, list) and dims and all(is_size(d) for d in dims)):
-            raise BundleError("manifest.json: model.dims is not a list of widths")
-        if not is_size(model.get("hyper_dim")):
-            raise BundleError("manifest.json: model.hyper_dim is not a width")
-        if not (1 <= low < high <= 8):
-            raise BundleError(f"manifest.json: quality_range {low}..{high} is not a range within 1..8")
-        if (found := {name: size.size(name, 4096) for name in SIZE}) != SIZE:
-            raise BundleError(f"manifest.json: size is {found}; the bitstream has {SIZE}: upgrade polc")
+        plan = parse_plan(root)
+        size = root.section("size")
+        if (found := {name: size.size(name, 4096) for name in vars(plan.pad)}) != vars(plan.pad):
+            raise BundleError(
+                f"manifest.json: size is {found}, the coding plan has {vars(plan.pad)}: upgrade polc"
+            )
         if entropy.get("file", str) != "entropy.npz":
             raise BundleError("manifest.json: entropy.file is not entropy.npz")
         root.get("graphs", list)
-        graphs = tuple(_graph(fields) for fields in root.sections("graphs"))
+        exact = plan.exact_graphs
+        graphs = tuple(_graph(fields, exact) for fields in root.sections("graphs"))
         return cls(
             name=root.get("name", str),
-            model=model,
+            model=root.flat("model"),
+            plan=plan,
+            tolerances=_tolerances(root, len(plan.steps)),
             fingerprint=root.digest("fingerprint"),
             codec_id=root.digest("codec_id"),
-            quality_range=(low, high),
             graphs=graphs,
             entropy_file="entropy.npz",
             entropy_sha256=entropy.digest("sha256").hex(),
@@ -209,7 +225,7 @@ class Manifest:
             validation=root.flats("validation"),
             tools=root.flat("tools", {}),
             notes=tuple(str(note) for note in root.get("notes", list, [])),
-            tolerances=_tolerances(root),
+            variants=_variants(root),
         )
 
     def has_graph(self, name: str, precision: str = "fp32") -> bool:
@@ -232,6 +248,27 @@ class Manifest:
         names = ", ".join(dict.fromkeys(g.name for g in self.graphs))
         raise BundleError(f"the bundle has no graph {name!r}; it has {names}")
 
+    def variant(self, name: str | None) -> Variant:
+        """A variant by name; the bundle's own image networks for None.
+
+        Raises:
+            UsageError: the bundle does not hold it; the message lists what there is.
+        """
+        own = Variant(self.name, "analysis", "synthesis", self.codec_id)
+        if name is None:
+            return own
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        names = ", ".join(variant.name for variant in self.variants)
+        there = f"it has {names}" if names else "it has none but its own"
+        raise UsageError(f"the bundle {self.name} has no variant {name!r}; {there}")
+
+    def variant_of(self, codec_id: bytes) -> Variant | None:
+        """The variant whose `codec_id` begins with these bytes; None where the bundle has none."""
+        known = (self.variant(None), *self.variants)
+        return next((each for each in known if each.codec_id.startswith(codec_id)), None)
+
     def task(self, name: str) -> Task:
         """A task by name.
 
@@ -250,33 +287,50 @@ class Manifest:
         raise UsageError(f"the bundle {self.name} has no task {name!r}; it has {names}")
 
 
-def _tolerances(root: Fields) -> Tolerances:
-    """The tolerances, or the default ones of a bundle that has none."""
+def _variants(root: Fields) -> tuple[Variant, ...]:
+    variants = tuple(
+        Variant(
+            name=fields.get("name", str),
+            analysis=fields.get("analysis", str),
+            synthesis=fields.get("synthesis", str),
+            codec_id=fields.digest("codec_id"),
+        )
+        for fields in root.sections("variants")
+    )
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names) or not all(_VARIANT.fullmatch(name) for name in names):
+        raise root.wrong("variants", "not a list of variants with a usable name each")
+    return variants
+
+
+def _tolerances(root: Fields, steps: int) -> Tolerances:
+    """The tolerances of so many steps, or the default ones of a bundle that has none."""
     rows = tuple(
         (
             fields.number("quality"),
-            tuple(fields.sizes("exponents", STEP_COUNT, LARGEST_EXPONENT, LEAST_EXPONENT)),
+            tuple(fields.sizes("exponents", steps, LARGEST_EXPONENT, LEAST_EXPONENT)),
         )
         for fields in root.sections("tolerances")
     )
     qualities = [quality for quality, _ in rows]
     if qualities != sorted(set(qualities)):
         raise root.wrong("tolerances", "not in order of quality")
-    return Tolerances(rows) if rows else DEFAULT_TOLERANCES
+    return Tolerances(rows) if rows else Tolerances.default(steps)
 
 
-def _graph(fields: Fields) -> GraphFile:
+def _graph(fields: Fields, exact: frozenset[str]) -> GraphFile:
     file = _file_name(fields, ".onnx")
     fields = Fields(fields.value, f"manifest.json: {file}")
+    name = fields.get("name", str)
     return GraphFile(
-        name=fields.get("name", str),
+        name=name,
         file=file,
         sha256=fields.digest("sha256").hex(),
         precision=fields.choice("precision", KNOWN_PRECISIONS),
         opset=fields.get("opset", int),
         inputs=fields.axes("inputs"),
         outputs=fields.axes("outputs"),
-        exact=fields.get("exact", bool),
+        exact=name in exact,
         parameters=fields.get("parameters", int, 0),
         formats=_formats(Fields(fields.get("formats", dict, {}), f"{fields.where}: formats")),
     )

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..bitstream.geometry import LATENT_STRIDE
 from ..errors import BundleError
 from ..limits import MAX_CLASSES, MAX_EXTRA, MAX_NAME
 from .fields import Axes, Fields, is_size
@@ -41,12 +40,12 @@ class SizeRule:
             return (h, w) == self.fixed
         return min(h, w) >= self.minimum and h % self.multiple == w % self.multiple == 0
 
-    def wanted(self) -> str:
-        """The images that fit, in words, in pixels."""
+    def wanted(self, stride: int) -> str:
+        """The images that fit, in words; `stride` is of the latent, in pixels."""
         if self.fixed is not None:
-            height, width = (LATENT_STRIDE * side for side in self.fixed)
+            height, width = (stride * side for side in self.fixed)
             return f"of {width}x{height} pixels"
-        multiple, least = LATENT_STRIDE * self.multiple, LATENT_STRIDE * self.minimum
+        multiple, least = stride * self.multiple, stride * self.minimum
         return f"of at least {least}x{least} pixels, padded to multiples of {multiple}"
 
     def to_dict(self) -> dict[str, Any]:

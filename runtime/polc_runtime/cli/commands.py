@@ -255,7 +255,7 @@ def _compress_one(codec: Codec, coder: Coder, task: Task | None, force: bool, jo
     target.check(force)
     pixels, notices = read_image(job.source.read(codec.limits), codec.limits, job.source.name)
     if task is not None:
-        pixels, changes = _prepared(pixels, task, codec.limits)
+        pixels, changes = _prepared(pixels, task, codec)
         notices += changes
     height, width = pixels.shape[:2]
     with turn.networks():
@@ -265,14 +265,14 @@ def _compress_one(codec: Codec, coder: Coder, task: Task | None, force: bool, jo
     return {**facts, "sha256": hashlib.sha256(data).hexdigest(), "notices": list(notices)}
 
 
-def _prepared(pixels: Pixels, task: Task, limits: Limits) -> tuple[Pixels, tuple[str, ...]]:
+def _prepared(pixels: Pixels, task: Task, codec: Codec) -> tuple[Pixels, tuple[str, ...]]:
     """A picture as a task asks for it, and a sentence that says what was done to it."""
     from ..codec.predict import check_size
     from ..pictures.preprocess import preprocess
 
-    prepared = preprocess(pixels, task.preprocessing, limits)
+    prepared = preprocess(pixels, task.preprocessing, codec.limits)
     height, width = prepared.shape[:2]
-    check_size(task, (height, width))
+    check_size(task, codec.plan, (height, width))
     if prepared is pixels:
         return pixels, ()
     before = f"{pixels.shape[1]}x{pixels.shape[0]}"

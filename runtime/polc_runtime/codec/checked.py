@@ -1,4 +1,4 @@
-"""Runs a bundle's graphs and compares what they give with what the model must: no bundle need fit itself."""
+"""Runs a graph and checks the shapes of its outputs, since a bundle's parts may not match."""
 
 from __future__ import annotations
 
@@ -27,9 +27,23 @@ def run(
     except KeyError as error:
         given = ", ".join(feeds)
         raise BundleError(f"the bundle's graph {graph} takes {error}, where there are {given}") from None
+    require(graph, outputs, shapes)
+    return outputs
+
+
+def require(graph: str, outputs: Mapping[str, FloatArray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks what a graph gave.
+
+    Args:
+        graph: its name, for the message.
+        outputs: by name.
+        shapes: of those that must be there.
+
+    Raises:
+        BundleError: an output is missing or has another shape.
+    """
     for name, shape in shapes.items():
         found = outputs[name].shape if name in outputs else None
         if found != shape:
-            told = "is missing" if found is None else f"has the shape {list(found)}"
-            raise BundleError(f"the bundle's graph {graph}: {name} {told}, expected {list(shape)}")
-    return outputs
+            problem = "is missing" if found is None else f"has the shape {list(found)}"
+            raise BundleError(f"the bundle's graph {graph}: {name} {problem}, expected {list(shape)}")

@@ -12,18 +12,19 @@ import numpy as np
 
 from ..backends import CPU, Backend, BackendOptions, FloatArray, make_backend
 from ..bitstream.container import Container, Header, quality_code
-from ..bundle import Bundle
-from ..errors import BitstreamError, CodecMismatchWarning, ImageError, UsageError
+from ..bundle import Bundle, Variant
+from ..errors import BitstreamError, CodecMismatchWarning, ImageError, ImageLimitError, WrongModelError
 from ..limits import DEFAULT_LIMITS, Limits
 from ..pictures.images import Pixels, pad
+from ..pictures.sources import ImageSource, pixels_of
 from ..trace import span
 from .latent import Decoded, EncodedLatent, LatentCoder
 from .predict import Predictor
 from .tiles import TILE_PIXELS
-from .transforms import Transforms
+from .transforms import ImageNetworks
 
-PIXELS, CONTAINER = "pixels", "container"
-"""Spans of `polc_runtime.trace`: between pixels and the graphs' arrays, between file and streams."""
+READ, PIXELS, CONTAINER = "read", "pixels", "container"
+"""Spans of `polc_runtime.trace`: reading images, between pixels and arrays, between file and streams."""
 
 
 class Codec:
@@ -54,9 +55,9 @@ class Codec:
         manifest = bundle.manifest
         self.options = options or BackendOptions()
         self.backend = make_backend(backend, bundle, self.options)
-        self.transforms = Transforms(self.backend, manifest, self.options.precision, tile_pixels)
-        tables, channels = bundle.entropy_tables(), manifest.latent_channels
-        self.latent_coder = LatentCoder(self.backend, tables, channels, manifest.tolerances)
+        self.networks = ImageNetworks(self.backend, manifest, self.options.precision, tile_pixels)
+        self.plan = manifest.plan
+        self.latent_coder = LatentCoder(self.backend, bundle.entropy_tables(), self.plan, manifest.tolerances)
         self.predictor = Predictor(self.backend, manifest)
 
     @classmethod
@@ -91,39 +92,68 @@ class Codec:
         """The same codec on another backend of the same bundle, such as a wrapper around its own."""
         return Codec(self.bundle, backend, self.options, self.limits, self.tile_pixels)
 
-    def compress(self, image: Pixels, quality: float = 4.0, portable: bool = True) -> bytes:
+    def compress(
+        self,
+        image: ImageSource,
+        quality: float | None = None,
+        portable: bool = True,
+        variant: str | None = None,
+    ) -> bytes:
         """A `.polc` file of an image.
 
         Args:
-            image: uint8 [H,W,3], RGB, any size from 1x1.
-            quality: real, 1 (smallest) to 8 (best) for the official model; rounded to 1/256.
+            image: RGB pixels, uint8 [H,W,3], any size from 1x1; or the path of an image file, its bytes, or a
+                Pillow image, which are read as `polc compress` reads them.
+            quality: real, from the smallest (fewest bytes) to the largest of the bundle, 1 to 8 for the
+                official model; rounded to 1/256. None for the bundle's default.
             portable: whether the file must decode on machines and backends that round differently; that takes
                 about a hundredth more bytes at most (docs/bitstream.md).
+            variant: name of the image networks to use; None for the bundle's own.
 
         Raises:
-            ImageError: not such an array, or larger than the limits.
-            UsageError: the quality is out of the bundle's range.
+            ImageError: not such an array, or the file cannot be read as an image.
+            LimitError: the image, or its file, is larger than the limits.
+            UsageError: the quality is out of the bundle's range, or there is no such variant.
+            BundleError: the bundle's graphs give what cannot be coded.
         """
-        header = self._new_header(image, quality)
-        coded = self._encode(image, header, portable)
+        with span(READ):
+            pixels = pixels_of(image, self.limits)
+        networks = self.bundle.manifest.variant(variant)
+        header = self._new_header(pixels, quality, networks)
+        coded = self._encode(pixels, header, portable, networks)
         with span(CONTAINER):
             return coded.container(header).pack(self.limits)
 
-    def reconstruct(self, image: Pixels, quality: float = 4.0) -> FloatArray:
-        """What `decompress` will make of an image, without writing bits: float32 [1,3,H,W] in 0..1, padded.
+    def reconstruct(
+        self, image: ImageSource, quality: float | None = None, variant: str | None = None
+    ) -> FloatArray:
+        """What `decompress` will make of an image, before rounding to whole numbers.
 
         Arguments and errors as in `compress`.
-        """
-        header = self._new_header(image, quality)
-        return self.transforms.synthesise(self._encode(image, header, portable=False).y_hat, header.quality)
 
-    def decompress(self, data: bytes) -> Pixels:
+        Returns:
+            float32 [1,3,H,W] in 0..1, padded.
+        """
+        pixels = pixels_of(image, self.limits)
+        networks = self.bundle.manifest.variant(variant)
+        header = self._new_header(pixels, quality, networks)
+        y, z = self._analyse(pixels, header, networks)
+        y_hat = self.latent_coder.quantised(y, z, header.quality)
+        return self.networks.synthesise(y_hat, header.quality, networks.synthesis)
+
+    def decompress(self, data: bytes | Container, variant: str | None = None) -> Pixels:
         """The image of a `.polc` file, uint8 [H,W,3].
+
+        Args:
+            data: the file's bytes, or what `Container.unpack` gave for them.
+            variant: name of the image networks to use; None for those that the file was made with.
 
         Raises:
             BitstreamError: the file is damaged, too large, or made with another model.
+            UsageError: there is no such variant.
         """
-        return self.synthesise(self.decode(data))
+        self.bundle.manifest.variant(variant)
+        return self.synthesise(self.decode(data), variant)
 
     def latent(self, data: bytes) -> FloatArray:
         """The decoded latent y_hat of a `.polc` file, float32 [M, h, w] on the padded image's grid.
@@ -181,24 +211,38 @@ class Codec:
         """
         return Container.unpack(data, self.limits).header
 
-    def decode(self, data: bytes) -> Decoded:
+    def decode(self, data: bytes | Container) -> Decoded:
         """The latent of a `.polc` file: decode once, then `synthesise` and `infer_latent` as often as needed.
+
+        Args:
+            data: the file's bytes, or what `Container.unpack` gave for them.
 
         Raises:
             BitstreamError: as `decompress`.
         """
         with span(CONTAINER):
-            container = Container.unpack(data, self.limits)
+            container = data if isinstance(data, Container) else Container.unpack(data, self.limits)
             header = container.header
             self._check_made_with(header)
         y_hat = self.latent_coder.decode(container)
         return Decoded(header, y_hat)
 
-    def synthesise(self, decoded: Decoded) -> Pixels:
-        """The image of a latent, uint8 [H,W,3]."""
+    def synthesise(self, decoded: Decoded, variant: str | None = None) -> Pixels:
+        """The image of a latent, uint8 [H,W,3].
+
+        Args:
+            decoded: the latent.
+            variant: name of the image networks to use; None for those that the file was made with.
+
+        Raises:
+            UsageError: there is no such variant.
+        """
         header = decoded.header
+        networks = self._networks_of(header, variant)
         with span(PIXELS):
-            return self.transforms.draw(decoded.y_hat, header.quality, header.height, header.width)
+            return self.networks.draw(
+                decoded.y_hat, header.quality, header.height, header.width, networks.synthesis
+            )
 
     def infer_latent(self, decoded: Decoded, task: str) -> FloatArray:
         """As `infer`, from a latent that `decode` gave."""
@@ -238,27 +282,42 @@ class Codec:
     ) -> None:
         self.close()
 
-    def _new_header(self, image: Pixels, quality: float) -> Header:
-        height, width = self._check_image(image)
-        low, high = self.bundle.manifest.quality_range
-        if not low <= quality <= high:
-            raise UsageError(f"quality must lie between {low:g} and {high:g}, got {quality:g}")
-        manifest = self.bundle.manifest
-        return Header(manifest.fingerprint[:8], manifest.codec_id[:4], width, height, quality_code(quality))
+    def _new_header(self, pixels: Pixels, quality: float | None, networks: Variant) -> Header:
+        height, width = self._check_image(pixels)
+        offered = self.plan.quality
+        code = quality_code(offered.default if quality is None else quality, offered.min, offered.max)
+        return Header(self.bundle.manifest.fingerprint[:8], networks.codec_id[:4], width, height, code)
 
-    def _encode(self, image: Pixels, header: Header, portable: bool) -> EncodedLatent:
+    def _analyse(
+        self, pixels: Pixels, header: Header, networks: Variant
+    ) -> tuple[FloatArray, FloatArray | None]:
         with span(PIXELS):
-            y, z = self.transforms.analyse(pad(image), header.quality)
+            padded = pad(pixels, self.plan.pad)
+            return self.networks.analyse(padded, header.quality, networks.analysis)
+
+    def _encode(self, pixels: Pixels, header: Header, portable: bool, networks: Variant) -> EncodedLatent:
+        y, z = self._analyse(pixels, header, networks)
         return self.latent_coder.encode(y, z, header.quality, portable)
+
+    def _networks_of(self, header: Header, variant: str | None) -> Variant:
+        """What draws a file: the variant named, the one it was made with, or the bundle's own."""
+        manifest = self.bundle.manifest
+        made_with = None if variant else manifest.variant_of(header.codec_id)
+        return made_with or manifest.variant(variant)
 
     def _check_made_with(self, header: Header) -> None:
         manifest = self.bundle.manifest
         if header.fingerprint != manifest.fingerprint[:8]:
-            raise BitstreamError(
+            raise WrongModelError(
                 f"made with another model: fingerprint {header.fingerprint.hex()}, "
                 f"the bundle {self.bundle.name} has {manifest.fingerprint[:8].hex()}"
             )
-        if header.codec_id != manifest.codec_id[:4]:
+        low, high = manifest.quality_range
+        if not low <= header.quality <= high:
+            raise BitstreamError(
+                f"the file's quality is {header.quality:g}, its model has {low:g} to {high:g}"
+            )
+        if manifest.variant_of(header.codec_id) is None:
             warnings.warn(
                 "made with another synthesis of the same model: the picture may differ from the encoder's",
                 CodecMismatchWarning,
@@ -270,5 +329,5 @@ class Codec:
             raise ImageError(f"expected uint8 [H,W,3], got {image.dtype} {list(image.shape)}")
         height, width = image.shape[:2]
         if problem := self.limits.size_problem(width, height):
-            raise ImageError(problem)
+            raise ImageLimitError(problem)
         return height, width

@@ -1,4 +1,4 @@
-"""The latent's way into bits and back: hyper-latent, nine coding steps, symbols, checksums."""
+"""The latent's way into bits and back: hyper-latent, coding steps, symbols, checksums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ..backends import Backend, FloatArray
 from ..bitstream import rans
 from ..bitstream.calibration import (
-    DEFAULT_TOLERANCES,
     Calibration,
     CalibrationWriter,
     Decisions,
@@ -20,11 +19,12 @@ from ..bitstream.calibration import (
     Tolerances,
 )
 from ..bitstream.container import Container, Header, join_streams, symbol_checksum
-from ..bitstream.schedule import Step, gather, scatter, schedule
-from ..bitstream.tables import EntropyTables
-from ..errors import BitstreamError, BundleError, PolcError
+from ..bitstream.plan import CodingPlan
+from ..bitstream.schedule import Step, gather, scatter
+from ..bitstream.tables import CdfTable, EntropyTables
+from ..errors import BitstreamError, BundleError, DriftError, NotFiniteError, PolcError
 from ..trace import span
-from .checked import run
+from .checked import require, run
 
 Symbols = NDArray[np.int32]
 SymbolSource = Callable[[Step, Decisions, FloatArray], Symbols]
@@ -40,22 +40,25 @@ class EncodedLatent:
     """A latent as bits.
 
     Attributes:
-        z: stream of the hyper-latent.
+        z: stream of the hyper-latent; None for a codec without one.
         y: streams of the latent.
         checksums: of the symbols of z and of each step.
         y_hat: what the decoder will decode, float32 [M,h,w].
         calibration: what decoders on other machines need; None where it was not asked for.
+        version: of the bitstream that holds it.
     """
 
-    z: bytes
+    z: bytes | None
     y: list[bytes]
     checksums: tuple[int, ...]
     y_hat: FloatArray
     calibration: Calibration | None
+    version: int
 
     def container(self, header: Header) -> Container:
         """The file that holds it."""
-        return Container(header, self.z, join_streams(self.y), self.checksums, self.calibration)
+        y = join_streams(self.y)
+        return Container(header, self.z, y, self.checksums, self.calibration, self.version)
 
 
 @dataclass(frozen=True)
@@ -75,42 +78,38 @@ class LatentCoder:
     """Codes latents with one model's entropy graphs and tables; holds no state between calls.
 
     Args:
-        backend: runs hyper_synthesis and context_0..8.
+        backend: runs the graphs of the plan's hyper-latent and steps.
         tables: the model's coding tables.
-        channels: M, channels of the latent.
-        tolerances: that files are calibrated for.
-
-    Raises:
-        BundleError: there are too few channels.
+        plan: the model's.
+        tolerances: that files are calibrated for; None for those of a model that nobody measured.
     """
 
     def __init__(
         self,
         backend: Backend,
         tables: EntropyTables,
-        channels: int,
-        tolerances: Tolerances = DEFAULT_TOLERANCES,
+        plan: CodingPlan,
+        tolerances: Tolerances | None = None,
     ) -> None:
         self.backend = backend
         self.tables = tables
-        self.channels = channels
-        self.tolerances = tolerances
-        try:
-            self.steps = schedule(channels)
-        except ValueError as error:
-            raise BundleError(f"the bundle's latent has no coding order: {error}") from None
+        self.plan = plan
+        self.tolerances = tolerances or Tolerances.default(len(plan.steps))
+        self.version = 1 if plan.fits_version_1 else 2
         self._edges = Edges(tables.scale_table)
 
     def stream_count(self, h: int, w: int) -> int:
         """Streams of a latent on a grid of `h` x `w`."""
-        return rans.stream_count(self.channels * h * w)
+        return rans.stream_count(self.plan.latent.channels * h * w)
 
-    def encode(self, y: FloatArray, z: FloatArray, quality: float, portable: bool = True) -> EncodedLatent:
+    def encode(
+        self, y: FloatArray, z: FloatArray | None, quality: float, portable: bool = True
+    ) -> EncodedLatent:
         """Codes a latent.
 
         Args:
             y: latent [M,h,w].
-            z: hyper-latent [N',h/4,w/4].
+            z: hyper-latent [N',h',w'] on its own grid; None for a codec without one.
             quality: as the analysis had it.
             portable: whether to calibrate, for decoders on other machines.
 
@@ -121,10 +120,26 @@ class LatentCoder:
         with span(SYMBOLS):
             return self._encode(y, z, quality, portable)
 
-    def _encode(self, y: FloatArray, z: FloatArray, quality: float, portable: bool) -> EncodedLatent:
-        z_symbols = quantize(z - self.tables.medians[:, None, None], "hyper-latent")
+    def quantised(self, y: FloatArray, z: FloatArray | None, quality: float) -> FloatArray:
+        """What decoding a latent's bits will give, float32 [M,h,w]; no bits are made.
+
+        Arguments and errors as in `encode`.
+        """
+
+        def symbols_of(step: Step, own: Decisions, means: FloatArray) -> Symbols:
+            return quantize(gather(y, step).ravel() - means, "latent")
+
+        grid = (y.shape[1], y.shape[2])
+        return self._run_steps(self._hyper_symbols(z), grid, quality, symbols_of)[0]
+
+    def _hyper_symbols(self, z: FloatArray | None) -> Symbols | None:
+        """The symbols of a hyper-latent [N',h',w']."""
+        return None if z is None else quantize(z - self.tables.medians[:, None, None], "hyper-latent")
+
+    def _encode(self, y: FloatArray, z: FloatArray | None, quality: float, portable: bool) -> EncodedLatent:
+        z_symbols, z_stream = self._hyper_symbols(z), None
         coded: list[rans.Coded] = []
-        writer = self._calibration(quality) if portable else None
+        writer = self._calibration(quality) if portable and z is not None else None
 
         def symbols_of(step: Step, own: Decisions, means: FloatArray) -> Symbols:
             symbols = quantize(gather(y, step).ravel() - means, "latent")
@@ -135,39 +150,36 @@ class LatentCoder:
 
         grid = (y.shape[1], y.shape[2])
         y_hat, checksums = self._run_steps(z_symbols, grid, quality, symbols_of)
-        rows = self.tables.hyper_indexes(*z.shape[1:])
         with span(ENTROPY):
-            z_stream = rans.encode(z_symbols.ravel(), rows, self.tables.hyper)
-            y_streams = rans.encode_streams(coded, self.tables.latent, self.stream_count(*grid))
-        sums = (symbol_checksum(z_symbols), *checksums)
-        return EncodedLatent(z_stream, y_streams, sums, y_hat, writer.finish() if writer else None)
+            if z_symbols is not None:
+                rows = self.tables.hyper_indexes(*z_symbols.shape[1:])
+                z_stream = rans.encode(z_symbols.ravel(), rows, self.tables.hyper)
+            y_streams = rans.encode_streams(coded, self._latent_table, self.stream_count(*grid))
+        sums = (0 if z_symbols is None else symbol_checksum(z_symbols), *checksums)
+        calibration = writer.finish() if writer else None
+        return EncodedLatent(z_stream, y_streams, sums, y_hat, calibration, self.version)
 
     def decode(self, container: Container) -> FloatArray:
         """Decodes a file's latent, float32 [M,h,w].
 
         Raises:
-            BitstreamError: a stream is damaged, or decodes to other symbols than were encoded; the message
-                names the step.
+            BitstreamError: a stream is damaged, or does not fit the plan.
+            DriftError: a step decodes to other symbols than were encoded; the message names it.
         """
-        with span(SYMBOLS):
-            return self._decode(container)
+        try:
+            with span(SYMBOLS):
+                return self._decode(container)
+        except NotFiniteError as error:
+            raise BitstreamError(str(error)) from None
 
     def _decode(self, container: Container) -> FloatArray:
         header, checksums, calibration = container.header, container.checksums, container.calibration
-        grid = header.latent_size
-        h, w = header.hyper_size
-        streams = container.y_streams(self.channels * grid[0] * grid[1])
-        rows = self.tables.hyper_indexes(h, w)
+        self._check_fits(container)
+        grid = self.plan.latent_size(header.height, header.width)
+        streams = container.y_streams(self.plan.latent.channels * grid[0] * grid[1])
+        z_symbols = self._decode_hyper(container)
         with span(ENTROPY):
-            hyper = rans.Decoder(container.z, self.tables.hyper)
-            z_symbols = hyper.decode(rows).reshape(-1, h, w)
-            hyper.finish()
-        if symbol_checksum(z_symbols) != checksums[0]:
-            raise BitstreamError(
-                "the hyper-latent decodes to other symbols than were encoded: the file was tampered with"
-            )
-        with span(ENTROPY):
-            decoder = rans.StreamsDecoder(streams, self.tables.latent)
+            decoder = rans.StreamsDecoder(streams, self._latent_table)
 
         def symbols_of(step: Step, own: Decisions, means: FloatArray) -> Symbols:
             rows = calibration.correct(own, self._edges) if calibration else own.rows
@@ -185,35 +197,107 @@ class LatentCoder:
             decoder.finish()
         return y_hat
 
+    def _check_fits(self, container: Container) -> None:
+        """Refuses a file of this model's fingerprint that its plan cannot have written."""
+        steps, with_z = len(container.checksums) - 1, container.z is not None
+        with_hyper = self.plan.hyper is not None
+        found = (container.version, steps, with_z)
+        expected = (self.version, len(self.plan.steps), with_hyper)
+        if found != expected:
+            raise BitstreamError(
+                "the file does not fit its model's coding plan: bitstream version, steps and hyper-latent "
+                f"are {found}, expected {expected}"
+            )
+        if container.calibration is not None and not with_hyper:
+            raise BitstreamError("the file has a calibration, but its model has no scales to calibrate")
+
+    def _decode_hyper(self, container: Container) -> Symbols | None:
+        """The hyper-latent's symbols [N',h',w']; None where there is none."""
+        if container.z is None:
+            return None
+        h, w = self.plan.hyper_size(container.header.height, container.header.width)
+        rows = self.tables.hyper_indexes(h, w)
+        with span(ENTROPY):
+            decoder = rans.Decoder(container.z, self.tables.hyper)
+            symbols = decoder.decode(rows).reshape(-1, h, w)
+            decoder.finish()
+        if symbol_checksum(symbols) != container.checksums[0]:
+            raise BitstreamError(
+                "the hyper-latent decodes to other symbols than were encoded: the file was tampered with"
+            )
+        return symbols
+
+    @property
+    def _latent_table(self) -> CdfTable:
+        """The table of the latent's symbols: a codec without hyper-latent has the factorised prior alone."""
+        return self.tables.hyper if self.plan.hyper is None else self.tables.latent
+
     def _calibration(self, quality: float) -> CalibrationWriter:
         exponents = self.tolerances.at(quality)
         check_tolerances(self.tables.scale_table, exponents)
         return CalibrationWriter(exponents, self._edges)
 
     def _run_steps(
-        self, z_symbols: Symbols, grid: tuple[int, int], quality: float, symbols_of: SymbolSource
+        self,
+        z_symbols: Symbols | None,
+        grid: tuple[int, int],
+        quality: float,
+        symbols_of: SymbolSource,
     ) -> tuple[FloatArray, list[int]]:
         """Decoded latent and the steps' checksums: one loop for the encoder and the decoder."""
-        z_hat = z_symbols.astype(np.float32) + self.tables.medians[:, None, None]
-        level = np.array([quality], np.float32)
-        feeds = run(self.backend, "hyper_synthesis", {"z_hat": z_hat[None], "quality": level}, {})
-        y_hat = np.zeros((self.channels, *grid), np.float32)
+        hyper = self._run_hyper(z_symbols, quality)
+        feeds = dict(hyper)
+        y_hat = np.zeros((self.plan.latent.channels, *grid), np.float32)
         checksums = []
         first = 0
-        for step in self.steps:
-            shapes = dict.fromkeys(("means", "scales"), (1, *step.shape(*grid)))
-            outputs = run(self.backend, f"context_{step.index}", {**feeds, "y_hat": y_hat[None]}, shapes)
-            means = outputs.pop("means")[0]
-            if not np.isfinite(means).all():
-                raise BitstreamError("the model's means are not finite: the file or the bundle is wrong")
-            scales = outputs.pop("scales").ravel()
-            feeds |= outputs  # the group's channel context, where the step gives it
-            own = Decisions(step.index, first, scales, self.tables.indexes(scales))
-            first += scales.size
+        for step in self.plan.steps:
+            shape = step.shape(*grid)
+            if step.graph is None:
+                own, means = self._factorised(step, first, shape)
+            else:
+                outputs = dict(hyper)
+                if self.plan.hyper is None or step.graph != self.plan.hyper.graph:
+                    outputs = run(self.backend, step.graph, {**feeds, "y_hat": y_hat[None]}, {})
+                scales, means = self._parameters(step, outputs, shape)
+                feeds |= outputs  # what else the step gives, such as the group's channel context
+                own = Decisions(step.index, first, scales, self.tables.indexes(scales))
+            first += own.rows.size
             symbols = symbols_of(step, own, means.ravel())
-            scatter(y_hat, step, symbols.reshape(means.shape).astype(np.float32) + means)
+            scatter(y_hat, step, symbols.reshape(shape).astype(np.float32) + means)
             checksums.append(symbol_checksum(symbols))
         return y_hat, checksums
+
+    def _run_hyper(self, z_symbols: Symbols | None, quality: float) -> dict[str, FloatArray]:
+        """What the hyper-latent's graph gives; nothing without a hyper-latent."""
+        if z_symbols is None or self.plan.hyper is None:
+            return {}
+        z_hat = z_symbols.astype(np.float32) + self.tables.medians[:, None, None]
+        level = np.array([quality], np.float32)
+        return run(self.backend, self.plan.hyper.graph, {"z_hat": z_hat[None], "quality": level}, {})
+
+    def _parameters(
+        self, step: Step, outputs: dict[str, FloatArray], shape: tuple[int, ...]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Takes a step's scales [n] and means, zeros where the model gives none, out of outputs."""
+        require(str(step.graph), outputs, {"scales": (1, *shape)})
+        scales = outputs.pop("scales").ravel()
+        if "means" not in outputs:
+            return scales, np.zeros(shape, np.float32)
+        require(str(step.graph), outputs, {"means": (1, *shape)})
+        means = outputs.pop("means")[0]
+        if not np.isfinite(means).all():
+            raise NotFiniteError("the model's means are not finite: the file or the bundle is wrong")
+        return scales, means
+
+    def _factorised(
+        self, step: Step, first: int, shape: tuple[int, int, int]
+    ) -> tuple[Decisions, FloatArray]:
+        """Table rows and means of a step with the factorised prior: a row and a median for each channel."""
+        channels = np.arange(step.channels.start, step.channels.stop, dtype=np.int32)
+        channels = np.tile(channels, len(step.positions) or 1)
+        rows = np.repeat(channels, shape[1] * shape[2])
+        means = np.broadcast_to(self.tables.medians[channels][:, None, None], shape)
+        return Decisions(step.index, first, np.zeros(0, np.float32), rows), means
 
 
 def check_tolerances(scale_table: FloatArray, exponents: Exponents) -> None:
@@ -229,7 +313,7 @@ def check_tolerances(scale_table: FloatArray, exponents: Exponents) -> None:
     if (entries[1:] * (1 - reach) <= entries[:-1] * (1 + reach)).any():
         raise BundleError(
             f"the bundle's tolerance of 2^-{min(exponents)} does not fit its scale table: two entries lie "
-            "within it; export the bundle with a smaller one, or encode with --portable-bits off"
+            "within it; export the bundle with a smaller one, or encode with portable=False"
         )
 
 
@@ -245,14 +329,14 @@ def quantize(values: FloatArray, what: str) -> Symbols:
     return rounded.astype(np.int32)
 
 
-def drift(step: int, what: str, calibration: Calibration | None) -> BitstreamError:
+def drift(step: int, what: str, calibration: Calibration | None) -> DriftError:
     """The error of a coding step whose symbols are not the encoder's, with what it most likely comes from."""
     if calibration is None:
-        cause = "it has no calibration (--portable-bits off), and was encoded where scales round differently"
+        cause = "it has no calibration, and was encoded where scales round differently"
     else:
         tolerance = f"2^-{calibration.exponents[step]}"
         cause = (
             f"it was encoded where scales differ by more than its tolerance of {tolerance} "
             "('polc-bench agreement' measures that)"
         )
-    return BitstreamError(f"coding step {step} {what}: the file was tampered with, or {cause}")
+    return DriftError(f"coding step {step} {what}: the file was tampered with, or {cause}")

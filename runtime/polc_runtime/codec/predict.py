@@ -10,7 +10,7 @@ import numpy as np
 
 from ..backends import Backend, FloatArray
 from ..bitstream.container import Header
-from ..bitstream.geometry import LATENT_STRIDE, padded_size
+from ..bitstream.plan import CodingPlan
 from ..bundle import SEGMENTATION, Manifest, Task
 from ..errors import BundleError, PolcError, UsageError
 from ..pictures.images import Pixels, pad
@@ -32,6 +32,7 @@ class Predictor:
     def __init__(self, backend: Backend, manifest: Manifest) -> None:
         self.backend = backend
         self.manifest = manifest
+        self.plan = manifest.plan
 
     def from_latents(self, decoded: Sequence[Decoded], task: str) -> list[FloatArray]:
         """Logits of latents that share a grid, in one batch; shapes as in `Codec.infer`.
@@ -42,7 +43,7 @@ class Predictor:
         entry = self.manifest.task(task)
         headers = [each.header for each in decoded]
         for header in headers:
-            check_size(entry, (header.height, header.width))
+            check_size(entry, self.plan, (header.height, header.width))
         feeds = {
             "y_hat": np.stack([each.y_hat for each in decoded]),
             "quality": np.array([header.quality for header in headers], np.float32),
@@ -57,8 +58,8 @@ class Predictor:
         """
         entry = self.pixel_task(task)
         size = (image.shape[0], image.shape[1])
-        check_size(entry, size)
-        feeds = {"image": normalise(pad(image), entry.preprocessing)}
+        check_size(entry, self.plan, size)
+        feeds = {"image": normalise(pad(image, self.plan.pad), entry.preprocessing)}
         return self._run(entry, str(entry.pixels_graph), feeds, [size])[0]
 
     def pixel_task(self, task: str) -> Task:
@@ -70,8 +71,7 @@ class Predictor:
         entry = self.manifest.task(task)
         if entry.pixels_graph is None:
             raise UsageError(
-                f"the bundle {self.manifest.name} has no pixel graph of the task {task}: export it with "
-                "--with-pixels"
+                f"the bundle {self.manifest.name} has no pixel graph of the task {task}: export it with one"
             )
         return entry
 
@@ -103,8 +103,8 @@ class Predictor:
         for index, data in enumerate(files):
             with _naming(index, len(files)):
                 found = header(data)
-                check_size(entry, (found.height, found.width))
-            grids[found.latent_size].append(index)
+                check_size(entry, self.plan, (found.height, found.width))
+            grids[self.plan.latent_size(found.height, found.width)].append(index)
         logits: dict[int, FloatArray] = {}
         for batch in (part for group in grids.values() for part in _parts(group, batch_size)):
             latents = []
@@ -121,7 +121,7 @@ class Predictor:
         logits = self.backend.run(graph, feeds)["logits"]
         expected: tuple[int, ...] = (len(sizes), len(task.classes))
         if task.kind == SEGMENTATION:
-            expected += tuple(side + task.sizes.extra for side in padded_size(*sizes[0]))
+            expected += tuple(side + task.sizes.extra for side in self.plan.padded_size(*sizes[0]))
         if logits.shape != expected:
             raise BundleError(
                 f"{graph} gives logits of the shape {list(logits.shape)}, the manifest makes it "
@@ -132,16 +132,17 @@ class Predictor:
         return [part[:, :height, :width] for part, (height, width) in zip(logits, sizes, strict=True)]
 
 
-def check_size(task: Task, size: Size) -> None:
+def check_size(task: Task, plan: CodingPlan, size: Size) -> None:
     """Raises UsageError unless a task reads images of a height and width; says what it reads."""
-    height, width = padded_size(*size)
-    if task.sizes.admits(height // LATENT_STRIDE, width // LATENT_STRIDE):
+    height, width = plan.padded_size(*size)
+    stride = plan.latent.stride
+    if task.sizes.admits(height // stride, width // stride):
         return
     scales = task.preprocessing.resize is not None or task.preprocessing.crop is not None
-    hint = f"; polc compress --for-task {task.name} scales and cuts images for it" if scales else ""
+    hint = "; preprocess() scales and cuts images for it" if scales else ""
     raise UsageError(
-        f"the task {task.name} reads images {task.sizes.wanted()}; this one has {size[1]}x{size[0]} pixels, "
-        f"padded to {width}x{height}{hint}"
+        f"the task {task.name} reads images {task.sizes.wanted(stride)}; this one has "
+        f"{size[1]}x{size[0]} pixels, padded to {width}x{height}{hint}"
     )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from ..bitstream.geometry import padded_size
-from ..errors import ImageError, UsageError
+from ..bitstream.plan import Pad
+from ..errors import ImageError, ImageLimitError, UsageError
 from ..files.inputs import open_file
 from ..files.outputs import write_file
 from ..limits import DEFAULT_LIMITS, Limits
@@ -88,6 +88,23 @@ def read_image(
     return ReadImage(pixels, notices)
 
 
+def from_pillow(image: Image.Image, limits: Limits = DEFAULT_LIMITS, name: str = "image") -> ReadImage:
+    """The pixels of a Pillow image, converted as `read_image` does; its file may be open still.
+
+    Raises:
+        ImageError: it cannot be decoded, or its colour mode is not read.
+        LimitError: it is larger than the limits.
+    """
+    if problem := limits.size_problem(*image.size):
+        raise ImageLimitError(f"{name}: {problem}")
+    with _image_errors(name):
+        raw_modes = _raw_modes(image) if isinstance(image, ImageFile.ImageFile) else frozenset()
+        image.load()
+        pixels, notices = _to_rgb(image, raw_modes)
+        pixels = np.ascontiguousarray(_turned(pixels, _orientation(image)))
+    return ReadImage(pixels, notices)
+
+
 def write_image(
     pixels: Pixels, destination: Path | BinaryIO, format: str | None = None, force: bool = False
 ) -> None:
@@ -140,15 +157,15 @@ def output_suffix(format: str) -> str:
     return suffix
 
 
-def pad(pixels: Pixels) -> Pixels:
-    """Pads uint8 [h, w, 3] to [H, W, 3] = `padded_size(h, w)` by repeating the last row and column.
+def pad(pixels: Pixels, rule: Pad) -> Pixels:
+    """Pads uint8 [h, w, 3] to [H, W, 3] = `rule.padded_size(h, w)` by repeating the last row and column.
 
     Raises:
         ImageError: `pixels` has another type or shape.
     """
     _check_pixels(pixels)
     height, width = pixels.shape[:2]
-    full_height, full_width = padded_size(height, width)
+    full_height, full_width = rule.padded_size(height, width)
     return np.pad(pixels, ((0, full_height - height), (0, full_width - width), (0, 0)), mode="edge")
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator, Tensor
 
-from polc_runtime.bitstream.geometry import padded_size
+from polc_runtime.bitstream.plan import VERSION_1_PAD
 from polc_runtime.errors import DataError, first_line
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
 from polc_runtime.pictures.images import read_image, safe_formats
@@ -141,7 +141,7 @@ class WholeView:
     def __call__(self, image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """float32 [3,h,w] and int64 [h,w] -> the same with `padded_size(h, w)`."""
         height, width = labels.shape
-        full_height, full_width = padded_size(height, width)
+        full_height, full_width = VERSION_1_PAD.padded_size(height, width)
         margins = (0, full_width - width, 0, full_height - height)
         return F.pad(image[None], margins, mode="replicate")[0], F.pad(labels, margins, value=self.ignore)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polc.tasks import Preprocessing, TaskModel
-from polc_runtime.bitstream.geometry import padded_size
+from polc_runtime.bitstream.plan import VERSION_1_PAD
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.errors import UsageError
 
@@ -58,7 +58,7 @@ class Normalise(nn.Module):
 def pad_image(image: Tensor) -> Tensor:
     """Repeats last row and column of `image` [B,3,h,w] to [B,3,H,W] = `padded_size(h, w)`, as the runtime."""
     height, width = image.shape[-2:]
-    full_height, full_width = padded_size(height, width)
+    full_height, full_width = VERSION_1_PAD.padded_size(height, width)
     return F.pad(image, (0, full_width - width, 0, full_height - height), mode="replicate")
 
 

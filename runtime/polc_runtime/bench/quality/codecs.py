@@ -75,7 +75,7 @@ class PolcCoder:
     def about(self, data: bytes) -> dict[str, float]:
         """Bytes of the coded symbols; and those of header, framing, checksums and CRC around them."""
         container = Container.unpack(data, self.codec.limits)
-        payload = len(container.z) + len(container.y)
+        payload = len(container.z or b"") + len(container.y)
         return {"payload_bytes": payload, "overhead_bytes": len(data) - payload}
 
     def facts(self) -> dict[str, Any]:

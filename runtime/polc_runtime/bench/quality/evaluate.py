@@ -100,7 +100,7 @@ class Evaluation:
         try:
             picture, notices = Picture.read(sample.source, name)
             prepared = preprocess(picture.pixels, self.task.preprocessing)
-            check_size(self.task, (prepared.shape[0], prepared.shape[1]))
+            check_size(self.task, self.codec.plan, (prepared.shape[0], prepared.shape[1]))
             truth = self._truth(sample, picture.pixels)
             counts, columns, predictions = self._at_all_qualities(prepared, truth)
             original = self._from_original(prepared, truth)

@@ -20,7 +20,7 @@ import numpy as np
 from ...backends import CPU, BackendOptions, DeviceTimed, FloatArray, make_backend
 from ...backends.facts import machine_facts
 from ...bitstream import rans
-from ...bitstream.container import quality_code
+from ...bitstream.container import QUALITY_UNIT, quality_code
 from ...bundle import Bundle
 from ...cli.bench.latency import COMPRESS, DECOMPRESS, INFER, PORTABLE
 from ...cli.program import INTERRUPTED, USER_ERROR
@@ -99,7 +99,7 @@ def measure(configuration: Configuration, tell: Callable[[int], None]) -> dict[s
     rates = sgemm.to_dict()
     operations = [
         {
-            **operation_facts(name, laps[name], warm[name].calls, bundle.manifest.model, rates, device),
+            **operation_facts(name, laps[name], warm[name].calls, bundle.manifest, rates, device),
             **_per_second(configuration, laps[name]),
             **_memory(warm[name].peak, start),
         }
@@ -150,7 +150,9 @@ def _compressed(configuration: Configuration, bundle: Bundle, pixels: Pixels) ->
 def _works(configuration: Configuration, codec: Codec, pixels: Pixels, data: bytes) -> dict[str, Work]:
     """What is run, by name: whole operations, or for a batch the graph inside that takes one."""
     batch, quality, task = configuration.batch, configuration.quality, configuration.task
-    level = np.full(batch, quality_code(quality) / 256, np.float32)
+    level = np.full(
+        batch, quality_code(quality, *codec.bundle.manifest.quality_range) / QUALITY_UNIT, np.float32
+    )
     works: dict[str, Work] = {}
     for operation in configuration.operations:
         if operation == INFER:
@@ -160,7 +162,7 @@ def _works(configuration: Configuration, codec: Codec, pixels: Pixels, data: byt
         elif batch == 1:
             works[DECOMPRESS] = lambda: codec.decompress(data)
         elif operation == COMPRESS:
-            images = {"image": np.repeat(to_tensor(pad(pixels)), batch, 0), "quality": level}
+            images = {"image": np.repeat(to_tensor(pad(pixels, codec.plan.pad)), batch, 0), "quality": level}
             works["analysis"] = _graph(codec, "analysis", images)
         else:
             latents = {"y_hat": np.repeat(codec.latent(data)[None], batch, 0), "quality": level}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...bundle import Manifest
 from ...codec.latent import ENTROPY, SYMBOLS
-from .flops import Flops, graph_flops, padded_grid
+from .flops import graph_flops, padded_grid
 from .stopwatch import Call, Lap, spread
 
 ANALYSIS, SYNTHESIS = "analysis", "synthesis"
@@ -54,7 +55,7 @@ def operation_facts(
     operation: str,
     laps: Sequence[Lap],
     calls: Sequence[Call],
-    model: Mapping[str, Any],
+    manifest: Manifest,
     sgemm: Mapping[str, Any],
     device: str,
 ) -> dict[str, Any]:
@@ -64,12 +65,12 @@ def operation_facts(
         operation: its name.
         laps: its runs.
         calls: the graphs that each run calls, with the shapes of their inputs.
-        model: the model's dimensions.
+        manifest: the bundle's, which states the arithmetic of its graphs.
         sgemm: the rates of matrix products on the processor, as `Sgemm.to_dict` has them.
         device: where the graphs ran; there is no limit but for `cpu`.
     """
     total = spread([each.total for each in laps])
-    flops = _flops(calls, model)
+    flops = _flops(calls, manifest)
     rate = Pair(1e9 * sgemm["limit_gflops"], 1e9 * sgemm["best_gflops"]) if device == _CPU else None
 
     def row(name: str, members: Sequence[str]) -> dict[str, Any]:
@@ -110,34 +111,34 @@ def _device_spread(laps: Sequence[Lap], members: Sequence[str]) -> dict[str, flo
     return spread([sum(each.device.get(name, 0.0) for name in members) for each in laps])
 
 
-def _total(flops: Mapping[str, Flops | None], members: Sequence[str]) -> Flops | None:
+def _total(flops: Mapping[str, float | None], members: Sequence[str]) -> float | None:
     found = [flops.get(name) for name in members]
-    return None if None in found else sum(filter(None, found), Flops())
+    return None if None in found else sum(filter(None, found))
 
 
-def _flops(calls: Sequence[Call], model: Mapping[str, Any]) -> dict[str, Flops | None]:
+def _flops(calls: Sequence[Call], manifest: Manifest) -> dict[str, float | None]:
     """The arithmetic of each graph over all its runs; None where it is not known."""
-    found: dict[str, Flops | None] = {}
+    found: dict[str, float | None] = {}
     for graph, shapes in calls:
-        grid = padded_grid(shapes)
-        flops = graph_flops(model, graph, *grid, batch=next(iter(shapes.values()))[0]) if grid else None
-        before = found.get(graph, Flops())
+        grid = padded_grid(manifest, shapes)
+        batch = next(iter(shapes.values()))[0]
+        flops = graph_flops(manifest, graph, *grid, batch) if grid else None
+        before = found.get(graph, 0.0)
         found[graph] = None if flops is None or before is None else before + flops
     return found
 
 
-def _limit(flops: Flops | None, rate: Pair | None) -> Pair | None:
+def _limit(flops: float | None, rate: Pair | None) -> Pair | None:
     """The seconds that the matrix work of a graph takes at the rate of matrix products."""
     if flops is None or rate is None:
         return None
-    return Pair(flops.gemm / rate.median, flops.gemm / rate.best)
+    return Pair(flops / rate.median, flops / rate.best)
 
 
-def _arithmetic(flops: Flops | None, seconds: float) -> dict[str, float | None]:
+def _arithmetic(flops: float | None, seconds: float) -> dict[str, float | None]:
     if flops is None:
-        return {"gemm_flops": None, "attention_flops": None, "gflops_per_second": None}
-    rate = flops.gemm / seconds / 1e9
-    return {"gemm_flops": flops.gemm, "attention_flops": flops.attention, "gflops_per_second": rate}
+        return {"gemm_flops": None, "gflops_per_second": None}
+    return {"gemm_flops": flops, "gflops_per_second": flops / seconds / 1e9}
 
 
 def _pair(seconds: Mapping[str, float]) -> Pair:

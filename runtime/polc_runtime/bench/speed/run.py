@@ -98,7 +98,8 @@ def plan(request: Request, bundle: Bundle) -> list[Configuration]:
         if problem := DEFAULT_LIMITS.size_problem(picture.width, picture.height):
             raise UsageError(problem)
         if INFER in operations:
-            check_size(bundle.manifest.task(str(request.task)), (picture.height, picture.width))
+            task = bundle.manifest.task(str(request.task))
+            check_size(task, bundle.manifest.plan, (picture.height, picture.width))
     return [
         Configuration(
             bundle=str(bundle.path),

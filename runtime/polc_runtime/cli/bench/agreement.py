@@ -39,19 +39,18 @@ def _qualities(context: click.Context, parameter: click.Parameter, value: str) -
 def _exponents(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[int, ...] | None:
-    """One exponent for all nine steps, or nine of them."""
+    """One exponent for all coding steps, or one for each."""
     if value is None:
         return None
     from ...bitstream.calibration import LARGEST_EXPONENT, LEAST_EXPONENT
-    from ...bitstream.schedule import STEP_COUNT
 
     found = numbers(value)
     fits = all(e == int(e) and LEAST_EXPONENT <= e <= LARGEST_EXPONENT for e in found)
-    if not fits or len(found) not in (1, STEP_COUNT):
+    if not fits:
         raise click.BadParameter(
-            f"expected one or {STEP_COUNT} whole numbers from {LEAST_EXPONENT} to {LARGEST_EXPONENT}"
+            f"expected one whole number from {LEAST_EXPONENT} to {LARGEST_EXPONENT}, or one for each step"
         )
-    return tuple(int(e) for e in found) * (STEP_COUNT if len(found) == 1 else 1)
+    return tuple(int(e) for e in found)
 
 
 @click.command(
@@ -106,7 +105,7 @@ Examples:
     "--exponents",
     metavar="N[,N,...]",
     callback=_exponents,
-    help="Calibrate for tolerances of 2^-N, one for all coding steps or nine of them. Default: the bundle's.",
+    help="Calibrate for tolerances of 2^-N, one for all coding steps or one for each. Default: the bundle's.",
 )
 @document_option
 @force
