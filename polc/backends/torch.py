@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,10 +17,10 @@ from ..families.tinylic.codec import Codec
 from ..graphs import GraphSpec, codec_graphs, task_graphs
 from ..identity import codec_id
 from ..tasks.model import TaskModel
-from .device import DeviceClock, facts, settle, use_threads
+from .device import DeviceBackend, settle, use_threads
 
 
-class TorchBackend(DeviceClock):
+class TorchBackend(DeviceBackend):
     """Runs a codec's graphs in PyTorch, in evaluation mode without gradients.
 
     The hyper-synthesis, which both sides of a stream must agree on, runs without the native operators. In
@@ -42,44 +41,29 @@ class TorchBackend(DeviceClock):
         graphs: Mapping[str, GraphSpec] | None = None,
         options: BackendOptions | None = None,
     ) -> None:
-        super().__init__(codec.gain.device)
+        super().__init__(options or BackendOptions(), codec.gain.device)
         self.codec = codec.eval()
-        self.options = options or BackendOptions()
         set_attention_kernel(codec if not self.options.native_ops else codec.h_s, "tiled")
         self.graphs = {**codec_graphs(codec), **(graphs or {})}
         for spec in self.graphs.values():
             spec.module.eval()
 
-    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """See `polc_runtime.backends.Backend.run`."""
+    def _run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         if graph not in self.graphs:
             raise CheckpointError(f"the checkpoint has no graph {graph}; it has {', '.join(self.graphs)}")
         spec = self.graphs[graph]
         use_threads(self.options.threads)
         dtype = self.codec.gain.dtype
-        tensors = [torch.from_numpy(inputs[name]).to(self.device, dtype) for name in spec.inputs]
+        tensors = [torch.from_numpy(inputs[name]).to(self.torch_device, dtype) for name in spec.inputs]
         half = self.options.precision == "fp16" and not spec.exact
         with (
             torch.inference_mode(),
-            torch.autocast(self.device.type, torch.float16, enabled=half),
+            torch.autocast(self.device, torch.float16, enabled=half),
             self.timing(graph),
         ):
             results = spec.module(*tensors)
         values = results if isinstance(results, tuple) else (results,)
         return {name: value.float().cpu().numpy() for name, value in zip(spec.outputs, values, strict=True)}
-
-    def describe(self) -> dict[str, Any]:
-        """See `polc_runtime.backends.Backend.describe`."""
-        return {
-            "name": self.name,
-            "version": torch.__version__,
-            "precision": self.options.precision,
-            "threads": self.options.threads,
-            **facts(self.device),
-        }
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 def load_backend(bundle: Bundle, options: BackendOptions) -> TorchBackend:

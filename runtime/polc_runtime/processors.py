@@ -1,4 +1,4 @@
-"""How many threads to work with: `POLC_THREADS`, else the processors that the system lets this process use."""
+"""How many threads to use: `POLC_THREADS`, else the processors that the system lets this process use."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Recorder:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.name = backend.name
+        self.name, self.device = backend.name, backend.device
         self.scales: list[FloatArray] = []
         self.means: list[FloatArray] = []
 

@@ -107,7 +107,7 @@ class NoisyBackend:
         self.steps = {step.graph: step.index for step in plan.steps if step.graph}
         self.noise = noise
         self.tolerances = tolerances
-        self.name = backend.name
+        self.name, self.device = backend.name, backend.device
         self._exponents = tolerances.at(1.0)
         self._random = np.random.default_rng(_SEED)
 

@@ -33,8 +33,8 @@ def tool_facts() -> dict[str, Any]:
 def machine_facts() -> dict[str, Any]:
     """The processor: model, how many this process may use, frequency governor; None for what is not known.
 
-    `threads` is the number that backends and the coder work with unless told otherwise, `threads_because` why.
-    `load` is the number of runnable processes, averaged over the last minute: of all users of the machine.
+    `threads` is the default number of threads, and `threads_because` says where it comes from. `load` is the
+    number of runnable processes, averaged over the last minute: of all users of the machine.
     """
     found, chosen = processors(), chosen_threads()
     match = re.search(r"^model name\s*:\s*(.+)$", _read(_CPU_INFO), re.MULTILINE)

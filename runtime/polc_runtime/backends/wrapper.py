@@ -23,6 +23,11 @@ class BackendWrapper:
         """The wrapped backend's name."""
         return self.backend.name
 
+    @property
+    def device(self) -> str:
+        """Where the wrapped backend runs graphs."""
+        return self.backend.device
+
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Runs a graph on the wrapped backend, see `Backend.run`."""
         return self.backend.run(graph, inputs)

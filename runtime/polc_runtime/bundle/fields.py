@@ -16,14 +16,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 Axes = tuple[int | str, ...]
 """A tensor's shape; text is an axis of any size: "batch", "64*h", of an output also "64*h+1"."""
 
-_SCALED_AXIS = re.compile(r"(?:(\d{1,6})\*)?([hw])")
-
-
-def scaled_axis(axis: int | str) -> tuple[int, str] | None:
-    """Factor and unit of an axis that grows with the image: 64 and "h" of "64*h"; None of any other."""
-    match = _SCALED_AXIS.fullmatch(str(axis))
-    return (int(match[1] or 1), match[2]) if match else None
-
 
 def parse_json(text: str) -> Any:
     """Parses JSON to the letter: no key twice in an object, no numbers but finite ones.

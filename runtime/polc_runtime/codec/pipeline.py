@@ -80,7 +80,7 @@ class Gate:
 
     def __init__(self, backend: Backend, most: int = 1) -> None:
         self.backend = backend
-        self.name = backend.name
+        self.name, self.device = backend.name, backend.device
         self._turn = threading.BoundedSemaphore(most)
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
@@ -157,7 +157,7 @@ def decompress_many(
 
 def _gated(codec: Codec, workers: int, networks: int | None) -> Codec:
     if networks is None:
-        on_processor = codec.backend.describe().get("device", CPU) == CPU
+        on_processor = codec.backend.device == CPU
         networks = 1 if on_processor else workers
     for name, value in (("workers", workers), ("networks", networks)):
         if value < 1:

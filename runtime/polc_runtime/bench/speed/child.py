@@ -87,8 +87,7 @@ def measure(configuration: Configuration, tell: Callable[[int], None]) -> dict[s
     start = resident_bytes()
     options = _options(configuration)
     backend = TimedBackend(make_backend(configuration.backend, bundle, options))
-    described = backend.describe()
-    device = described.get("device", CPU)
+    device = backend.device
     clock = _device_clock(backend, device)
     with Codec(bundle, backend, options) as codec:
         works = _works(configuration, codec, pixels, data)
@@ -110,7 +109,7 @@ def measure(configuration: Configuration, tell: Callable[[int], None]) -> dict[s
         "title": configuration.title,
         "device": device,
         "device_clock": clock and clock.clock,
-        "described": described,
+        "described": backend.describe(),
         "coder": rans.implementation(),
         "file_bytes": len(data),
         "start_bytes": start,

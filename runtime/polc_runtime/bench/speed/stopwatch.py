@@ -114,7 +114,7 @@ class TimedBackend:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.name = backend.name
+        self.name, self.device = backend.name, backend.device
         self.calls: list[Call] = []
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
