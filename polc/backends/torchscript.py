@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,11 @@ class TorchScriptBackend(DeviceBackend):
             raise BackendUnavailable(f"{bundle.path} has no TorchScript files: {_EXPORT}")
         super().__init__(options, settle(options.device, self.name))
         self.bundle = bundle
-        self._modules = MadeOnce(self._load)
+        self._modules: MadeOnce[str, Any] = MadeOnce()
 
     def _run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         entry = self.bundle.manifest.graph(graph, self.options.precision)
-        module = self._modules.get(graph)
+        module = self._modules.get(graph, partial(self._load, graph))
         feeds = [
             torch.from_numpy(np.require(inputs[name], np.float32, ("C", "W"))).to(self.torch_device)
             for name in entry.inputs

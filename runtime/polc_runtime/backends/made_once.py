@@ -11,27 +11,22 @@ V = TypeVar("V")
 
 
 class MadeOnce(Generic[K, V]):
-    """Makes a value for each key once; threads that ask for other keys do not wait for it.
+    """Keeps a value for each key, made once; threads that ask for other keys do not wait for it."""
 
-    Args:
-        make: makes the value of a key. Where it raises, the next to ask tries again.
-    """
-
-    def __init__(self, make: Callable[[K], V]) -> None:
-        self._make = make
+    def __init__(self) -> None:
         self._values: dict[K, V] = {}
         self._locks: dict[K, threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: K) -> V:
-        """The value of a key."""
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """The value of a key; `make` makes it, and where that raises, the next to ask tries again."""
         if key in (values := self._values):
             return values[key]
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             if key not in values:
-                values[key] = self._make(key)
+                values[key] = make()
             return values[key]
 
     def clear(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,10 @@ class OnnxRuntimeBackend(BackendBase):
         self.bundle = bundle
         self.threads = options.threads or default_threads()
         self.op_library = self._find_ops() if options.native_ops else NO_OPS
-        self._sessions = MadeOnce(self._make_session)
+        self._sessions: MadeOnce[str, ort.InferenceSession] = MadeOnce()
 
     def _run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        session = self._sessions.get(graph)
+        session = self._sessions.get(graph, partial(self._make_session, graph))
         outputs = [value.name for value in session.get_outputs()]
         feeds = {value.name: np.ascontiguousarray(inputs[value.name]) for value in session.get_inputs()}
         try:
