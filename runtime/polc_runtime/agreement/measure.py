@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Backend, FloatArray
+from ..backends.wrapper import BackendWrapper
 from ..bitstream.calibration import (
     LARGEST_EXPONENT,
     LEAST_EXPONENT,
@@ -33,7 +34,7 @@ SAME = 0.25
 _REFERENCE = 0
 
 
-class Recorder:
+class Recorder(BackendWrapper):
     """Another backend, which keeps what the context graphs gave.
 
     Attributes:
@@ -42,8 +43,7 @@ class Recorder:
     """
 
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.name, self.device = backend.name, backend.device
+        super().__init__(backend)
         self.scales: list[FloatArray] = []
         self.means: list[FloatArray] = []
 
@@ -58,10 +58,6 @@ class Recorder:
     def forget(self) -> None:
         """Drops what was kept."""
         self.scales, self.means = [], []
-
-    def describe(self) -> dict[str, Any]:
-        """See `Backend.describe`."""
-        return self.backend.describe()
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Backend, BackendOptions, FloatArray, make_backend
+from ..backends.wrapper import BackendWrapper
 from ..bitstream.calibration import Tolerances
 from ..bitstream.plan import CodingPlan
 from ..bundle import Bundle
@@ -90,7 +91,7 @@ class Setting:
         return NoisyBackend(backend, self.noise, tolerances, bundle.manifest.plan) if self.noise else backend
 
 
-class NoisyBackend:
+class NoisyBackend(BackendWrapper):
     """Another backend, to whose scales and means errors are added, as one has that rounds differently.
 
     Args:
@@ -102,12 +103,11 @@ class NoisyBackend:
     """
 
     def __init__(self, backend: Backend, noise: float, tolerances: Tolerances, plan: CodingPlan) -> None:
-        self.backend = backend
+        super().__init__(backend)
         self.hyper = plan.hyper.graph if plan.hyper else None
         self.steps = {step.graph: step.index for step in plan.steps if step.graph}
         self.noise = noise
         self.tolerances = tolerances
-        self.name, self.device = backend.name, backend.device
         self._exponents = tolerances.at(1.0)
         self._random = np.random.default_rng(_SEED)
 
@@ -130,10 +130,6 @@ class NoisyBackend:
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
         return {**self.backend.describe(), "noise": self.noise}
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-        self.backend.close()
 
 
 def _number(text: str) -> int:

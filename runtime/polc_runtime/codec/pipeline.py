@@ -18,9 +18,10 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from ..backends import CPU, Backend, FloatArray
+from ..backends.wrapper import BackendWrapper
 from ..errors import FAILURES, UsageError
 from ..files.inputs import Source
 from ..pictures.images import Pixels, read_image
@@ -68,7 +69,7 @@ class Outcome(Generic[R]):
         return self.value  # type: ignore[return-value]
 
 
-class Gate:
+class Gate(BackendWrapper):
     """A backend of whose graphs only so many run at once, whichever threads ask.
 
     Between two graphs of one item, those of another may run; what is not a graph overlaps freely.
@@ -79,8 +80,7 @@ class Gate:
     """
 
     def __init__(self, backend: Backend, most: int = 1) -> None:
-        self.backend = backend
-        self.name, self.device = backend.name, backend.device
+        super().__init__(backend)
         self._turn = threading.BoundedSemaphore(most)
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
@@ -91,14 +91,6 @@ class Gate:
             return self.backend.run(graph, inputs)
         finally:
             self._turn.release()
-
-    def describe(self) -> dict[str, Any]:
-        """See `Backend.describe`."""
-        return self.backend.describe()
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-        self.backend.close()
 
 
 def compress_many(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...backends import Backend, FloatArray
+from ...backends.wrapper import BackendWrapper
 from ...trace import listening, span
 
 OTHER = "other"
@@ -103,7 +104,7 @@ def lap(work: Callable[[], Any], device: Callable[[], dict[str, float]] = dict) 
     return Lap(total, stages, result, device())
 
 
-class TimedBackend:
+class TimedBackend(BackendWrapper):
     """A backend whose graphs are spans, called as they are, and which keeps a list of their runs.
 
     What a backend returns are arrays of the host, so a run ends when its device has done it.
@@ -113,8 +114,7 @@ class TimedBackend:
     """
 
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.name, self.device = backend.name, backend.device
+        super().__init__(backend)
         self.calls: list[Call] = []
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
@@ -122,14 +122,6 @@ class TimedBackend:
         self.calls.append(Call(graph, {name: value.shape for name, value in inputs.items()}))
         with span(graph):
             return self.backend.run(graph, inputs)
-
-    def describe(self) -> dict[str, Any]:
-        """See `Backend.describe`."""
-        return self.backend.describe()
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-        self.backend.close()
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:
