@@ -31,7 +31,7 @@ PACKAGES = (
     *("torch", "onnx", "onnxscript", "compressai", "timm", "tensorrt", "cuda-bindings"),
     *("matplotlib", "bjontegaard"),
 )
-"""Distributions whose versions are told."""
+"""Distributions whose versions are reported."""
 
 _CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 _COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, .._MINOR

@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend on CUDA devices; no GPU has run it yet."""
+"""The ONNX Runtime backend on CUDA devices."""
 
 from __future__ import annotations
 

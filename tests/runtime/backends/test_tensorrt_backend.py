@@ -18,15 +18,15 @@ from polc_runtime.bundle import StoredFile
 from polc_runtime.errors import ResourceError
 
 VERSIONS = ("8.6.0", "10.13.3.9")
-LEAST, MOST = 192, 512
+SMALLEST, LARGEST = 192, 512
 
 
 def target(version):
     return Target(GPU, ".".join(map(str, CAPABILITY)), version)
 
 
-def ranges(graph, most=MOST):
-    """From 192x192 to most x most, batch 1 to 2 where the graph may have it."""
+def ranges(graph, largest=LARGEST):
+    """From 192x192 to largest x largest, batch 1 to 2 where the graph may have it."""
 
     def shape(axes, side, batch):
         units = {"batch": batch, "h": side // 64, "w": side // 64}
@@ -39,7 +39,7 @@ def ranges(graph, most=MOST):
 
     batch = 1 if graph.exact else 2
     return {
-        name: Range(shape(axes, LEAST, 1), shape(axes, LEAST, 1), shape(axes, most, batch))
+        name: Range(shape(axes, SMALLEST, 1), shape(axes, SMALLEST, 1), shape(axes, largest, batch))
         for name, axes in graph.inputs.items()
     }
 
@@ -53,11 +53,11 @@ def with_files(bundle, variant="tensorrt"):
     return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, graphs=tuple(graphs)))
 
 
-def fill(cache, bundle, version, variant="tensorrt", names=None, most=MOST):
+def fill(cache, bundle, version, variant="tensorrt", names=None, largest=LARGEST):
     for graph in bundle.manifest.graphs:
         if names is None or graph.name in names:
             key = EngineKey(
-                graph.name, graph.sha256, variant, "fp32", False, ranges(graph, most), target(version)
+                graph.name, graph.sha256, variant, "fp32", False, ranges(graph, largest), target(version)
             )
             store(cache, key, f"engine of {graph.name}".encode(), {})
 
@@ -272,13 +272,13 @@ def test_a_full_device_is_one_line_and_the_next_run_works(emulate, bundle, tmp_p
 
 def test_the_engine_for_the_smallest_images_that_do_is_taken(emulate, bundle, tmp_path):
     _, trt = emulate()
-    fill(tmp_path, bundle, "8.6.0", most=1024)
-    fill(tmp_path, bundle, "8.6.0", most=256)
+    fill(tmp_path, bundle, "8.6.0", largest=1024)
+    fill(tmp_path, bundle, "8.6.0", largest=256)
     engines = TensorRtBackend(bundle, BackendOptions(), tmp_path).engines
     sides = {}
     for side in (192, 320):
         shapes = {"image": (1, 3, side, side), "quality": (1,)}
-        sides[side] = engines.choose("analysis", shapes).key.ranges["image"].most[-1]
+        sides[side] = engines.choose("analysis", shapes).key.ranges["image"].max[-1]
     assert sides == {192: 256, 320: 1024} and trt.opened == []
 
 

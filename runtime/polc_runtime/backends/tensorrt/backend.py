@@ -1,4 +1,4 @@
-"""The TensorRT backend: runs engines of a bundle's graphs on a GPU; no GPU has run it yet."""
+"""The TensorRT backend: runs engines of a bundle's graphs on a GPU."""
 
 from __future__ import annotations
 

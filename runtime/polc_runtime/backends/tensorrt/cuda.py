@@ -1,4 +1,4 @@
-"""CUDA through cuda-bindings: a device, its memory, streams and captured graphs; no GPU has run it yet."""
+"""CUDA through cuda-bindings: a device, its memory, streams and captured graphs."""
 
 from __future__ import annotations
 

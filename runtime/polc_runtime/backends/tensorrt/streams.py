@@ -1,4 +1,4 @@
-"""CUDA streams and the memory that TensorRT engines run in on them; no GPU has run it yet.
+"""CUDA streams and the memory that TensorRT engines run in on them.
 
 Tensors of one name share one block of a stream's memory, whichever engine they belong to: one engine's output
 is the next one's input, in place. An input that is the very array which the stream gave out last under that
