@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from emulated_gpu import EmulatedRuntime
 
 from polc_runtime import BackendUnavailable, Codec
+from polc_runtime.backends.environment import Component, cuda_driver
 from polc_runtime.backends.tensorrt import cuda
 from polc_runtime.backends.tensorrt.api import import_tensorrt, is_strongly_typed, parse_version
 from polc_runtime.backends.tensorrt.cuda import RUNTIMES, Cuda, import_runtime
@@ -101,6 +103,18 @@ def test_the_backend_imports_without_onnxruntime():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_environment_lists_the_gpus(monkeypatch):
+    monkeypatch.setitem(sys.modules, RUNTIMES[0], EmulatedRuntime())
+    assert cuda_driver() == Component(True, "CUDA up to 13.1, Emulated GPU (9.0)")
+
+
+def test_the_environment_says_why_there_is_no_gpu():
+    if name := has_gpu():
+        pytest.skip(f"there is a GPU here: {name}")
+    found = cuda_driver()
+    assert not found.available and ("no GPU can be used here" in found.detail or found.install)
 
 
 def test_versions():

@@ -114,6 +114,19 @@ class Cuda:
         return CudaError(f"CUDA: {name} failed: {message} ({label})", label)
 
 
+def gpus() -> str:
+    """The newest CUDA that the driver knows and every GPU with its compute capability, for people.
+
+    Raises:
+        BackendUnavailable: cuda-bindings, a driver or a GPU is missing.
+    """
+    cuda = Cuda.open()
+    version = cuda.call("cudaDriverGetVersion")
+    devices = [Cuda(cuda.api, index).device for index in range(cuda.call("cudaGetDeviceCount"))]
+    found = (f"{device.name} ({device.compute_capability})" for device in devices)
+    return ", ".join([f"CUDA up to {version // 1000}.{version % 1000 // 10}", *found])
+
+
 def import_runtime() -> Any:
     """The runtime module of cuda-bindings.
 
