@@ -78,7 +78,7 @@ def test_the_number_of_threads_is_set_before_a_run(bundle):
     before = torch.get_num_threads()
     try:
         backend = TorchScriptBackend(Bundle.load(bundle), BackendOptions(threads=3))
-        channels = 2 * backend.bundle.manifest.latent_channels
+        channels = 2 * backend.bundle.manifest.plan.latent.channels
         backend.run("context_0", {"params": np.zeros((1, channels, 4, 4), np.float32)})
         assert torch.get_num_threads() == 3 and backend.describe()["threads"] == 3
     finally:

@@ -181,7 +181,7 @@ codec_choice = grouped(
             "--threads",
             metavar="N",
             type=click.IntRange(1, MAX_THREADS),
-            help="CPU threads. Default: the backend's choice.",
+            help="CPU threads. Default: $POLC_THREADS, else the processors this process may use.",
         ),
     },
 )

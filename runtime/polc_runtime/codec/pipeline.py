@@ -164,7 +164,7 @@ def decompress_many(
 
 def _slots(codec: Codec, workers: int, networks: int | None) -> NetworkSlots:
     if networks is None:
-        on_processor = codec.backend.describe().get("device", CPU) == CPU
+        on_processor = codec.backend.device == CPU
         networks = 1 if on_processor else workers
     for name, value in (("workers", workers), ("networks", networks)):
         if value < 1:

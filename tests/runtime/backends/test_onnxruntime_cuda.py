@@ -20,7 +20,7 @@ class OnProcessor(OnnxRuntimeCudaBackend):
     """The same binding of memory with the processor's provider."""
 
     provider = "CPUExecutionProvider"
-    memory = "cpu"
+    device = "cpu"
 
     def _find_ops(self):
         return NO_OPS

@@ -84,7 +84,7 @@ def measure(configuration: Configuration, steps: Steps) -> ConfigurationTime:
     start = resident_bytes()
     backend = TimedBackend(make_backend(configuration.backend, bundle, _options(configuration)))
     described = backend.describe()
-    device = described.get("device", CPU)
+    device = backend.device
     clock = None if device == CPU else device_timed(backend)
     if clock is not None:
         clock.time_graphs()
