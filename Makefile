@@ -11,17 +11,16 @@ INSTALLED := $(VENV)/.installed
 
 install: $(INSTALLED)
 
-# Without ONNX Runtime's headers the build goes on, and its operator is left out.
 $(INSTALLED): pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	ORT_INCLUDE_DIR=$$(runtime/csrc/attention/fetch_ort_headers.sh build/onnxruntime) || unset ORT_INCLUDE_DIR; \
-	export ORT_INCLUDE_DIR; $(BIN)/python -m pip install --quiet --editable '.[training,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[training,dev]'
 	touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(INSTALLED)
 	$(BIN)/mypy

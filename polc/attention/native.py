@@ -25,7 +25,7 @@ _BACKWARD_POINTERS = 11
 _PROBLEM: list[Any] = [*[ctypes.c_int64] * 6, ctypes.c_float, ctypes.c_int]
 """Arguments of both: batch, height, width, heads, dim, kernel_size; scale; threads."""
 
-_WRONG_SIZES, _NO_MEMORY = 1, 2
+_DONE, _WRONG_SIZES, _NO_MEMORY = 0, 1, 2
 
 LARGEST_KERNEL, LARGEST_DIM = 255, 4096
 """What bounds the working memory (polc::na2d::check)."""
@@ -57,8 +57,6 @@ def load() -> Library:
     if found.path is None:
         return Library(reason=found.reason)
     library = ctypes.CDLL(str(found.path))
-    if not hasattr(library, "polc_na2d_backward_f32"):
-        return Library(reason=f"{found.path} is of an older version; install again")
     functions = library.polc_na2d_f32, library.polc_na2d_backward_f32
     for function, pointers in zip(functions, (_FORWARD_POINTERS, _BACKWARD_POINTERS), strict=True):
         function.restype = ctypes.c_int
@@ -142,6 +140,8 @@ def _call(name: str, tensors: Sequence[Tensor | None], q: Tensor, kernel_size: i
         )
     if status == _NO_MEMORY:
         raise MemoryError("the native attention kernel could not allocate its working memory")
+    if status != _DONE:
+        raise RuntimeError("the native attention kernel failed")
 
 
 class NativeAttention(torch.autograd.Function):

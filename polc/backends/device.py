@@ -1,4 +1,4 @@
-"""Where torch runs a model: the device, what is fixed there, and its clock."""
+"""Where torch runs a model: the device, what is fixed there, its clock, and the base of backends on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from polc_runtime.backends import CUDA, GraphSeconds
+from polc_runtime.backends import CUDA, BackendBase, BackendOptions, GraphClock
 from polc_runtime.errors import BackendUnavailable
 
 _NO_DRIVER = "install NVIDIA's driver"
@@ -49,46 +49,39 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def facts(device: torch.device) -> dict[str, Any]:
-    """What a backend's description says of its device."""
-    if device.type != CUDA:
-        return {"device": device.type}
-    return {"device": CUDA, "gpu": torch.cuda.get_device_name(device)}
-
-
-class DeviceClock:
-    """The part of a backend that times graphs on its device (`polc_runtime.backends.DeviceTimed`).
+class DeviceBackend(BackendBase, GraphClock):
+    """A backend that torch runs on one device, and which times graphs there.
 
     Args:
+        options: how to run.
         device: where the graphs run; CUDA events on its stream time them, on the CPU the host's clock.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, options: BackendOptions, device: torch.device) -> None:
+        BackendBase.__init__(self, options)
+        GraphClock.__init__(self)
+        self.torch_device = device
+        self.device = device.type
         self.clock = "CUDA events" if device.type == CUDA else "host clock"
-        self._seconds = GraphSeconds()
 
-    def time_graphs(self) -> None:
-        """See `DeviceTimed.time_graphs`."""
-        self._seconds.wanted = True
-
-    def graph_seconds(self) -> dict[str, float]:
-        """See `DeviceTimed.graph_seconds`."""
-        return self._seconds.take()
+    def describe(self) -> dict[str, Any]:
+        """Name, version, precision, threads and device; of a GPU also its name."""
+        gpu = {"gpu": torch.cuda.get_device_name(self.torch_device)} if self.device == CUDA else {}
+        return {**super().describe(), "version": torch.__version__, "device": self.device, **gpu}
 
     @contextmanager
     def timing(self, graph: str) -> Iterator[None]:
         """Times a run of a graph, if anybody asked."""
-        if not self._seconds.wanted:
+        if not self.timed:
             yield
-        elif self.device.type == CUDA:
+        elif self.device == CUDA:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
             yield
             end.record()
             end.synchronize()
-            self._seconds.add(graph, begin.elapsed_time(end) / 1000)
+            self.add_seconds(graph, begin.elapsed_time(end) / 1000)
         else:
             started = time.perf_counter()
             yield
-            self._seconds.add(graph, time.perf_counter() - started)
+            self.add_seconds(graph, time.perf_counter() - started)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,11 +18,11 @@ from ..identity import codec_id
 from ..model import CodecModel
 from ..tasks.graphs import task_graphs
 from ..tasks.model import TaskModel
-from .device import DeviceClock, facts, settle, use_threads
+from .device import DeviceBackend, settle, use_threads
 from .evaluation import evaluating
 
 
-class TorchBackend(DeviceClock):
+class TorchBackend(DeviceBackend):
     """Runs a codec's graphs in PyTorch, in evaluation mode without gradients.
 
     The graphs that both sides of a stream must agree on run without the native operators. In fp16 the graphs
@@ -48,46 +47,31 @@ class TorchBackend(DeviceClock):
         variant: Variant | None = None,
     ) -> None:
         weight = next(codec.parameters())
-        super().__init__(weight.device)
+        super().__init__(options or BackendOptions(), weight.device)
         self.dtype = weight.dtype
         self.codec = codec
-        self.options = options or BackendOptions()
         names = {"analysis": variant.analysis, "synthesis": variant.synthesis} if variant else {}
         self.graphs = {names.get(name, name): graph for name, graph in codec.graphs().items()}
         self.graphs |= graphs or {}
 
-    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """See `polc_runtime.backends.Backend.run`."""
+    def _run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         if graph not in self.graphs:
             raise CheckpointError(f"the checkpoint has no graph {graph}; it has {', '.join(self.graphs)}")
         spec = self.graphs[graph]
         use_threads(self.options.threads)
-        tensors = [torch.from_numpy(inputs[name]).to(self.device, self.dtype) for name in spec.inputs]
+        tensors = [torch.from_numpy(inputs[name]).to(self.torch_device, self.dtype) for name in spec.inputs]
         half = self.options.precision == "fp16" and not spec.exact
         native = self.options.native_ops and not spec.exact
         with (
             evaluating(spec.module),
             attention_kernel(None if native else "tiled"),
             torch.inference_mode(),
-            torch.autocast(self.device.type, torch.float16, enabled=half),
+            torch.autocast(self.device, torch.float16, enabled=half),
             self.timing(graph),
         ):
             results = spec.module(*tensors)
         values = results if isinstance(results, tuple) else (results,)
         return {name: value.float().cpu().numpy() for name, value in zip(spec.outputs, values, strict=True)}
-
-    def describe(self) -> dict[str, Any]:
-        """See `polc_runtime.backends.Backend.describe`."""
-        return {
-            "name": self.name,
-            "version": torch.__version__,
-            "precision": self.options.precision,
-            "threads": self.options.threads,
-            **facts(self.device),
-        }
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 def load_backend(bundle: Bundle, options: BackendOptions) -> TorchBackend:

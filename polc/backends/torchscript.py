@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import io
-import threading
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from polc_runtime.backends import CUDA, BackendOptions, FloatArray
-from polc_runtime.bundle import TORCHSCRIPT, Bundle, GraphFile
+from polc_runtime.backends.made_once import MadeOnce
+from polc_runtime.bundle import TORCHSCRIPT, Bundle
 from polc_runtime.errors import BackendUnavailable, BundleError
 
-from .device import DeviceClock, facts, settle, use_threads
+from .device import DeviceBackend, settle, use_threads
 
 _EXPORT = "export it with polc-export --format torchscript"
 
 
-class TorchScriptBackend(DeviceClock):
+class TorchScriptBackend(DeviceBackend):
     """Runs a bundle's TorchScript graphs, which hold plain torch operators alone; each is loaded once.
 
     Torch has one number of threads, for the whole process. Where `options.threads` is given, it is set before
@@ -40,24 +41,21 @@ class TorchScriptBackend(DeviceClock):
     def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
         if not any(TORCHSCRIPT in graph.formats for graph in bundle.manifest.graphs):
             raise BackendUnavailable(f"{bundle.path} has no TorchScript files: {_EXPORT}")
-        super().__init__(settle(options.device, self.name))
+        super().__init__(options, settle(options.device, self.name))
         self.bundle = bundle
-        self.options = options
-        self._modules: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._modules: MadeOnce[str, Any] = MadeOnce()
 
-    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """See `polc_runtime.backends.Backend.run`."""
+    def _run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         entry = self.bundle.manifest.graph(graph, self.options.precision)
-        module = self._module(entry)
+        module = self._modules.get(graph, partial(self._load, graph))
         feeds = [
-            torch.from_numpy(np.require(inputs[name], np.float32, ("C", "W"))).to(self.device)
+            torch.from_numpy(np.require(inputs[name], np.float32, ("C", "W"))).to(self.torch_device)
             for name in entry.inputs
         ]
         use_threads(self.options.threads)
         try:
             # On CUDA torch fuses operators after the first runs, which rounds differently from then on.
-            fuses = not (entry.exact and self.device.type == CUDA)
+            fuses = not (entry.exact and self.device == CUDA)
             with torch.inference_mode(), torch.jit.optimized_execution(fuses), self.timing(graph):
                 results = module(*feeds)
         except RuntimeError as error:
@@ -74,28 +72,16 @@ class TorchScriptBackend(DeviceClock):
         return dict(zip(entry.outputs, arrays, strict=True))
 
     def describe(self) -> dict[str, Any]:
-        """See `polc_runtime.backends.Backend.describe`."""
-        return {
-            "name": self.name,
-            "version": torch.__version__,
-            "precision": self.options.precision,
-            "threads": self.options.threads,
-            "attention": "portable (part of the traced graph)",
-            **facts(self.device),
-        }
+        """As of every torch backend, and what runs the attention."""
+        return {**super().describe(), "attention": "portable (part of the traced graph)"}
 
     def close(self) -> None:
         """Drops every module."""
-        with self._lock:
-            self._modules.clear()
+        super().close()
+        self._modules.clear()
 
-    def _module(self, entry: GraphFile) -> Any:
-        with self._lock:
-            if entry.name not in self._modules:
-                self._modules[entry.name] = self._load(entry)
-            return self._modules[entry.name]
-
-    def _load(self, entry: GraphFile) -> Any:
+    def _load(self, name: str) -> Any:
+        entry = self.bundle.manifest.graph(name, self.options.precision)
         if TORCHSCRIPT not in entry.formats:
             raise BackendUnavailable(
                 f"{self.bundle.path} has no TorchScript file of the graph {entry.name}: {_EXPORT}"
@@ -105,12 +91,12 @@ class TorchScriptBackend(DeviceClock):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch.jit is deprecated, and so is what it calls
-                module = torch.jit.load(io.BytesIO(data), map_location=self.device).eval()
+                module = torch.jit.load(io.BytesIO(data), map_location=self.torch_device).eval()
         except RuntimeError as error:
             raise BundleError(
                 f"{self.bundle.path}: torch cannot load {stored.file}: {_reason(error)}"
-            ) from None
-        move_constants(module, self.device)
+            ) from error
+        move_constants(module, self.torch_device)
         return module
 
 

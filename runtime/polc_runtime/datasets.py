@@ -26,7 +26,7 @@ from .pictures.listing import ImageItem, name_images
 Pair = tuple[Path, Path]
 """Files of an image and of its label map."""
 
-Truth = int | Path | NDArray[np.integer]
+Truth = int | str | Path | NDArray[np.integer]
 """What is true of an image: the index of its class, or the labels of its pixels, as a file or as [H,W]."""
 
 SPLITS = {"train": ("train",), "val": ("val", "test"), "test": ("test", "val")}

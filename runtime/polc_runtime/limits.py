@@ -64,7 +64,7 @@ class Limits:
         """
         names = {field.name: variable(field.name) for field in fields(cls)}
         given = {name: key for name, key in names.items() if environment.get(key)}
-        return cls(**{name: _whole(key, environment[key]) for name, key in given.items()})
+        return cls(**{name: whole_number(key, environment[key]) for name, key in given.items()})
 
     def check_image(self, width: int, height: int) -> None:
         """Checks the size of an image, in pixels.
@@ -116,7 +116,12 @@ def override_hint(name: str) -> str:
     return f"raise it by ${variable(name)} or Limits({name}=...)"
 
 
-def _whole(key: str, text: str) -> int:
+def whole_number(key: str, text: str) -> int:
+    """The number in an environment variable.
+
+    Raises:
+        UsageError: it is not a positive whole number.
+    """
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) > 0):
         raise UsageError(f"{key} is {text!r}, expected a positive whole number")
     return int(text)

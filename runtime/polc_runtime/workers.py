@@ -67,17 +67,17 @@ def in_order(
         workers: threads.
         stop: makes `do` end early.
     """
-    crew = _Workers(workers)
+    threads = _Workers(workers)
     under_way: deque[Future[Outcome[R]]] = deque()
     try:
         for index, item in enumerate(items):
-            under_way.append(crew.submit(partial(copy_context().run, _attempt, do, index, item)))
+            under_way.append(threads.submit(partial(copy_context().run, _attempt, do, index, item)))
             if len(under_way) >= 2 * workers:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
     finally:
-        crew.stop(stop)
+        threads.stop(stop)
 
 
 @contextmanager

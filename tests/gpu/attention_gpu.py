@@ -6,7 +6,7 @@ Usage: python tests/gpu/attention_gpu.py [--out FILE] [--only polc,natten,flex] 
 For each type, head_dim and kernel_size it prints and writes the median time by CUDA events, the time that
 reading q, k, v and writing the result must take at the speed of a copy on this device, measured by this
 process, and the largest error against float64. The cache is overwritten before each run. What is missing is
-skipped, and named. The file is written anew after each measurement. Not run on a GPU yet.
+skipped, and named. The file is written again after each measurement.
 """
 
 from __future__ import annotations

@@ -75,10 +75,9 @@ def build(check: Check) -> Facts:
         raise Skip(f"{', '.join(missing)} not installed")
     compiler = nvcc()
     variables = {} if compiler is None else {"CUDACXX": compiler}
-    for name, folder in (("ORT_INCLUDE_DIR", "onnxruntime"), ("TENSORRT_INCLUDE_DIR", "tensorrt")):
-        headers = check.options.pack and check.options.pack / folder
-        if headers and any(headers.glob("*.h")):
-            variables[name] = str(headers)
+    headers = check.options.pack and check.options.pack / "tensorrt"
+    if headers and any(headers.glob("*.h")):
+        variables["TENSORRT_INCLUDE_DIR"] = str(headers)
     options: list[str | Path] = ["--target", check.site, *_for_this_gpu(), REPOSITORY]
     check.python("-m", "pip", "install", *_OFFLINE, *options, **variables)
     libraries = environment_of(check)["libraries"]

@@ -1,7 +1,7 @@
 """Builds, tests and measures on a GPU machine, within a budget of time; leaves one JSON and one log.
 
 Usage: tests/gpu/gpu_check.sh --out DIR [options]; run by the Python that has torch. Needs no network. What
-a step needs and the machine lacks is named, and the step skipped. The JSON, `gpu_check.json`, is written anew
+a step needs and the machine lacks is named, and the step skipped. `gpu_check.json` is written again
 after every step, so that a run that is cut off leaves what it had found. Exit code 1 if a step failed.
 """
 

@@ -59,8 +59,8 @@ def keep_logs(check: Check) -> None:
 def _built(precision: str, check: Check, batch: int, graphs: Sequence[str]) -> Facts:
     sizes = [tuple(-(-int(side) // 64) * 64 for side in size.split("x")) for size in check.options.sizes]
     width, height = (max(sides) for sides in zip(*sizes, strict=True))
-    best = f"{sizes[0][1]}x{sizes[0][0]}"
-    shapes = {"least": "192x192", "best": best, "most": f"{height}x{width}", "batch": str(batch)}
+    usual, largest = f"{sizes[0][1]}x{sizes[0][0]}", f"{height}x{width}"
+    shapes = {"min_shape": "192x192", "opt_shape": usual, "max_shape": largest, "batch": str(batch)}
     bundle = check.options.bundle
     return check.job("engines", trt=True, bundle=bundle, precision=precision, graphs=list(graphs), **shapes)
 

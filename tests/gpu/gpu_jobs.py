@@ -34,7 +34,7 @@ def about(bundle: str) -> Facts:
 
 
 def extend(bundle: str, out: str) -> Facts:
-    """Writes a bundle anew, with float16 graphs and TensorRT's files."""
+    """Writes a copy of a bundle with float16 graphs and TensorRT's files."""
     from polc_export import ExportOptions, Formats, extend_bundle
 
     options = ExportOptions(validate=False, formats=Formats(True, True))
@@ -43,17 +43,17 @@ def extend(bundle: str, out: str) -> Facts:
 
 
 def engines(
-    bundle: str, precision: str, least: str, best: str, most: str, batch: str, graphs: list[str]
+    bundle: str, precision: str, min_shape: str, opt_shape: str, max_shape: str, batch: str, graphs: list[str]
 ) -> Facts:
-    """Builds the engines of a bundle: what was told of each, which are there, and why others are not.
+    """Builds the engines of a bundle: what was reported of each, which are there, and why others are not.
 
     Sizes are HxW, padded, and the batch N or MIN:OPT:MAX; without `graphs` those of all graphs.
     """
     from polc_export.tensorrt import EngineOptions, build_engines
     from polc_export.tensorrt.shapes import Batch, Shapes, Size
 
-    smallest, usual, largest = (Size.parse(text, "a size") for text in (least, best, most))
-    options = EngineOptions(Shapes(smallest, usual, largest, Batch.parse(batch)), precision)
+    sizes = (Size.parse(text, "a size") for text in (min_shape, opt_shape, max_shape))
+    options = EngineOptions(Shapes(*sizes, Batch.parse(batch)), precision)
     lines: list[str] = []
 
     def report(line: str) -> None:

@@ -5,14 +5,13 @@
 #
 # TRT_PYTHON (python3.10 by default) is a Python of the version that TensorRT runs in over there: the native
 # coder is built for it. MAIN_VERSION (3.12 by default) is that of the Python with torch: wheels for it.
-# Writes OUT/coder/_rans.*.so, OUT/wheels/*.whl, OUT/onnxruntime/*.h where they can be fetched, and OUT/tensorrt/*.h,
-# copied from $TENSORRT_INCLUDE_DIR where that is set: with them the TensorRT plugin is built over there.
+# Writes OUT/coder/_rans.*.so, OUT/wheels/*.whl, and OUT/tensorrt/*.h, copied from $TENSORRT_INCLUDE_DIR where that is set: with them the TensorRT plugin is built over there.
 set -euo pipefail
 out=${1:?usage: gpu_pack.sh OUT [TRT_PYTHON [MAIN_VERSION]]}
 trt_python=$(command -v "${2:-python3.10}") || { echo "gpu_pack.sh: ${2:-python3.10} is not there" >&2; exit 2; }
 main_version=${3:-3.12}
 repository=$(cd "$(dirname "$0")/../.." && pwd)
-mkdir -p "$out/coder" "$out/wheels" "$out/onnxruntime"
+mkdir -p "$out/coder" "$out/wheels"
 out=$(cd "$out" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -30,11 +29,6 @@ for glibc in 34 28 27 24 17; do platforms+=(--platform "manylinux_2_${glibc}_x86
     --implementation cp "${platforms[@]}" --platform manylinux2014_x86_64 -d "$out/wheels" \
     "compressai>=1.2.6" pytorch-msssim tomli
 
-if include=$("$repository/runtime/csrc/attention/fetch_ort_headers.sh" "$work/onnxruntime"); then
-    cp "$include"/*.h "$out/onnxruntime/"
-else
-    echo "gpu_pack.sh: without ONNX Runtime's headers; its native operators will not be built" >&2
-fi
 if [ -n "${TENSORRT_INCLUDE_DIR:-}" ]; then
     mkdir -p "$out/tensorrt"
     cp "$TENSORRT_INCLUDE_DIR"/Nv*.h "$out/tensorrt/"

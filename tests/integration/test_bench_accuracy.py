@@ -171,7 +171,7 @@ def test_masks_may_count_classes_from_one(bench, tmp_path):
     for key in ("results", "iou", "per_image"):
         assert after[key] == before[key], key
     code, _, err = bench("scenes", *arguments)
-    assert code == 2 and "set reduce_zero_label=True" in err[0]
+    assert code == 2 and "set --reduce-zero-label" in err[0]
 
 
 def test_the_pytorch_model_agrees(bench, reference, tiny_families, task_bundle):

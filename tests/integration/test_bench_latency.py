@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from polc_runtime.backends.op_library import find_op_library
+from polc_runtime.bench.speed.flops import graph_flops
 from polc_runtime.bench.speed.plan import synthetic_picture
 from polc_runtime.bundle import Bundle
 from polc_runtime.cli.bench import main
@@ -78,18 +79,30 @@ def test_stages_make_up_the_whole(document):
         assert operation["megapixels_per_second"] == pytest.approx(192 * 192 / 1e6 / seconds["median"])
 
 
-def test_ratios_are_those_of_the_numbers_beside_them(document):
+def test_ratios_are_those_of_the_numbers_beside_them(document, tiny_bundle):
+    manifest = Bundle.load(tiny_bundle).manifest
+    sgemm = document["configurations"][0]["sgemm"]
     for name, transform in (("compress", "analysis"), ("decompress", "synthesis")):
         operation = operations(document)[name]
         stages = {stage["stage"]: stage for stage in operation["stages"]}
         ratios, together = operation["ratios"], operation["context_steps"]
+        for graph in (transform, "hyper_synthesis", *CONTEXT):
+            stage, flops = stages[graph], graph_flops(manifest, graph, 192, 192)
+            assert stage["gemm_flops"] == flops > 0
+            limit = flops / sgemm["limit_gflops"] / 1e9
+            assert stage["ratio"]["median"] == pytest.approx(stage["seconds"]["median"] / limit)
+            best = flops / sgemm["best_gflops"] / 1e9
+            assert stage["ratio"]["best"] == pytest.approx(stage["seconds"]["min"] / best)
+        assert ratios[f"{transform}_to_limit"] == pytest.approx(stages[transform]["ratio"])
+        assert together["gemm_flops"] == pytest.approx(sum(stages[step]["gemm_flops"] for step in CONTEXT))
         whole, entropy = operation["seconds"]["median"], stages["entropy"]["seconds"]["median"]
         assert ratios["entropy_to_whole"]["median"] == pytest.approx(entropy / whole)
         assert together["seconds"]["mean"] == pytest.approx(
             sum(stages[step]["seconds"]["mean"] for step in CONTEXT)
         )
         assert ratios[f"context_and_hyper_to_{transform}"]["median"] > 0
-        assert f"{transform}_to_limit" in ratios and f"whole_to_{transform}_limit" in ratios
+        limit = stages[transform]["limit_seconds"]["median"]
+        assert ratios[f"whole_to_{transform}_limit"]["median"] == pytest.approx(whole / limit)
         for stage in ("symbols", "entropy", "other"):
             assert stages[stage]["gemm_flops"] is None and stages[stage]["ratio"] is None
 
@@ -103,12 +116,16 @@ def test_csv_has_a_row_for_each_stage(measured, document):
             row = found[name, stage["stage"]]
             assert float(row["median_seconds"]) == stage["seconds"]["median"]
             assert (row["width"], row["threads"], row["attention"]) == ("192", "1", "portable")
+    ratio = operations(document)["compress"]["ratios"]["analysis_to_limit"]
+    assert float(found["compress", "analysis"]["ratio_to_limit"]) == ratio["median"]
     assert found["compress", "entropy"]["gemm_flops"] == ""
 
 
 def test_tables_show_the_ratios(bench, tiny_bundle):
     code, out, err = bench("latency", "--bundle", tiny_bundle, *FAST, "--operation", "compress")
     assert (code, err) == (0, [])
+    assert "analysis, as a multiple of its GEMM limit" in out
+    assert "whole, as a multiple of the analysis' GEMM limit" in out
     assert "context steps and hyper nets, of the analysis' time" in out
     assert "entropy coding, of the whole" in out
     assert "context steps" in out and "context_3" not in out and "decompress" not in out
@@ -127,9 +144,11 @@ def test_batches_run_the_graphs_that_take_them(bench, task_bundle):
     assert [each["operation"] for each in one["operations"]] == ["compress", "decompress", "infer"]
     found = {each["operation"]: each for each in three["operations"]}
     assert list(found) == ["analysis", "synthesis", "infer"]
+    manifest = Bundle.load(task_bundle).manifest
     for name in ("analysis", "synthesis"):
         stage = found[name]["stages"][0]
         assert stage["stage"] == name
+        assert stage["gemm_flops"] == graph_flops(manifest, name, 192, 192, 3)
         assert found[name]["images_per_second"] == pytest.approx(3 / found[name]["seconds"]["median"])
     for each in (one["operations"][2], three["operations"][2]):
         (task,) = [stage for stage in each["stages"] if stage["stage"] == "task_convnext"]

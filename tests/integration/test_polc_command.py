@@ -20,6 +20,8 @@ from PIL import Image
 
 import polc_runtime
 from polc_runtime.backends.op_library import find_op_library
+from polc_runtime.bundle import find_bundle
+from polc_runtime.bundle.ladder import ladder_json
 
 RUNTIME = Path(polc_runtime.__file__).parent.parent
 ENVIRONMENT = {
@@ -414,6 +416,76 @@ def test_info_of_a_bundle_that_only_decodes_works(polc, tmp_path, tiny_bundle):
     assert "synthesis" in text and not [line for line in text.splitlines() if line.startswith("  analysis")]
 
 
+@pytest.fixture
+def ladder(tmp_path, tiny_bundle):
+    """A ladder of two bundles, the small one first."""
+    for name, bundle in (("q1", tiny_bundle), ("q3", find_bundle("nano"))):
+        shutil.copytree(bundle, tmp_path / "ladder" / name)
+    (tmp_path / "ladder/ladder.json").write_text(ladder_json([(1, "q1"), (3, "q3")]))
+    return tmp_path / "ladder"
+
+
+def test_files_are_decoded_with_the_bundles_that_made_them(polc, tmp_path, coded, tiny_bundle):
+    assert_works(polc("compress", "made/a.png", "-o", "nano.polc", "--bundle", "nano"))
+    known = {"POLC_BUNDLE": "", "POLC_BUNDLES": str(tiny_bundle.parent)}
+    done = assert_works(polc("verify", "a.polc", "nano.polc", "--json", **known))
+    made_by = [Path(result["bundle"]).name for result in json.loads(done.stdout)["results"]]
+    assert made_by == [tiny_bundle.name, "nano"]
+    assert_works(polc("decompress", "a.polc", "nano.polc", "-o", "out", **known))
+    assert names(tmp_path / "out") == ["a.png", "nano.png"]
+    done = polc("verify", "a.polc", POLC_BUNDLE="")
+    assert_fails(
+        done, "a.polc: no bundle has the fingerprint", coded.read_bytes()[5:13].hex(), "$POLC_BUNDLES"
+    )
+    assert_fails(polc("verify", "a.polc", "--bundle", "nano", **known), "made with another model")
+
+
+def test_a_ladder_compresses_with_the_bundle_of_the_quality(polc, tmp_path, ladder, tiny_bundle):
+    save(tmp_path / "a.png", 100, 120)
+    sizes = {}
+    for quality, bundle in ((1, tiny_bundle), (3, "nano")):
+        done = assert_works(
+            polc(
+                "compress",
+                "a.png",
+                "-o",
+                f"{quality}.polc",
+                "--bundle",
+                ladder,
+                "--quality",
+                quality,
+                "--json",
+            )
+        )
+        (facts,) = json.loads(done.stdout)["results"]
+        sizes[quality] = facts["bytes"]
+        assert facts["quality"] == quality
+        assert_works(polc("compress", "a.png", "-o", "one.polc", "--bundle", bundle, "--force"))
+        assert (tmp_path / f"{quality}.polc").read_bytes() == (tmp_path / "one.polc").read_bytes()
+    done = polc("compress", "a.png", "-o", "x.polc", "--bundle", ladder, "--quality", 2)
+    assert_fails(done, "no bundle of quality 2; there are 1, 3")
+    assert_works(polc("verify", "1.polc", "3.polc", "--bundle", ladder))
+    largest = max(sizes.values())
+    assert_works(polc("compress", "a.png", "-o", "fits.polc", "--bundle", ladder, "--max-bytes", largest))
+    assert (tmp_path / "fits.polc").read_bytes() == (tmp_path / "3.polc").read_bytes()
+    done = polc("compress", "a.png", "-o", "x.polc", "--bundle", ladder, "--bpp", "0.001")
+    assert_fails(done, "a.png: the smallest file, at quality 1, has", "1 bytes are too few")
+
+
+def test_a_variant_is_chosen_by_name(polc, tmp_path, tiny_bundle):
+    shutil.copytree(tiny_bundle, tmp_path / "two.bundle")
+    manifest = json.loads((tmp_path / "two.bundle/manifest.json").read_text())
+    light = {"name": "light", "analysis": "analysis", "synthesis": "synthesis", "codec_id": "ab" * 32}
+    (tmp_path / "two.bundle/manifest.json").write_text(json.dumps({**manifest, "variants": [light]}))
+    save(tmp_path / "a.png")
+    assert_works(polc("compress", "a.png", "-o", "a.polc", "--bundle", "two.bundle", "--variant", "light"))
+    assert (tmp_path / "a.polc").read_bytes()[13:17] == bytes([0xAB] * 4)
+    assert_works(polc("decompress", "a.polc", "-o", "a.ppm", "--bundle", "two.bundle", "--variant", "light"))
+    assert "variant      light" in assert_works(polc("info", "two.bundle")).stdout.decode()
+    for command in (["compress", "a.png", "-o", "b.polc"], ["decompress", "a.polc", "-o", "b.ppm"]):
+        assert_fails(polc(*command, "--bundle", "two.bundle", "--variant", "none"), "none", "light")
+
+
 def test_what_runs_the_attention_is_said_by_info_and_by_verbose_and_json_runs(polc, tiny_bundle, tmp_path):
     said = "portable (POLC_OP_LIBRARY=none)"
     done = assert_works(polc("info", tiny_bundle, "--json", POLC_OP_LIBRARY="none"))
@@ -501,7 +573,9 @@ def test_without_any_bundle_the_packaged_one_is_used_and_said(polc, tmp_path):
     save(tmp_path / "a.png")
     done = polc("compress", "a.png", "-o", "x.polc", POLC_BUNDLE="")
     assert done.returncode == 0 and b"using the bundle nano" in done.stderr
-    assert_fails(polc("compress", "a.png", "-o", "y.polc", POLC_BUNDLE="none"), "none is no bundle", "nano")
+    assert_fails(
+        polc("compress", "a.png", "-o", "y.polc", POLC_BUNDLE="none"), "none is not a bundle", "nano"
+    )
 
 
 def test_a_name_with_a_line_break_stays_one_line(polc, tmp_path):

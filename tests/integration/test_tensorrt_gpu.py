@@ -1,4 +1,4 @@
-"""Engines on a real GPU against ONNX Runtime on the processor. No GPU has run these tests yet."""
+"""Engines on a real GPU against ONNX Runtime on the processor."""
 
 import numpy as np
 import pytest

@@ -68,7 +68,7 @@ def test_fp16_is_near_and_leaves_the_exact_graphs_alone(bundle):
     assert 0 < np.abs(found - expected).max() < 0.05 * expected.std()
     z_hat = {
         **image,
-        "z_hat": generator.standard_normal((1, bundle.manifest.hyper_channels, 3, 3), np.float32),
+        "z_hat": generator.standard_normal((1, bundle.manifest.plan.hyper.channels, 3, 3), np.float32),
     }
     np.testing.assert_array_equal(
         *(backend.run("hyper_synthesis", z_hat)["params"] for backend in (full, half))

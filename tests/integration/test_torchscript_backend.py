@@ -64,7 +64,7 @@ def test_files_are_read_by_the_other_backend_and_decode_to_the_same_picture(bund
 
 def test_exact_graphs_give_the_same_bits_in_every_run(backend, bundle):
     generator = np.random.default_rng(0)
-    z_hat = generator.standard_normal((1, Bundle.load(bundle).manifest.hyper_channels, 4, 5), np.float32)
+    z_hat = generator.standard_normal((1, Bundle.load(bundle).manifest.plan.hyper.channels, 4, 5), np.float32)
     feeds = {"z_hat": z_hat, "quality": np.array([2.25], np.float32)}
     first = backend.run("hyper_synthesis", feeds)["params"]
     context = backend.run("context_0", {"params": first})
@@ -78,7 +78,7 @@ def test_the_number_of_threads_is_set_before_a_run(bundle):
     before = torch.get_num_threads()
     try:
         backend = TorchScriptBackend(Bundle.load(bundle), BackendOptions(threads=3))
-        channels = 2 * backend.bundle.manifest.latent_channels
+        channels = 2 * backend.bundle.manifest.plan.latent.channels
         backend.run("context_0", {"params": np.zeros((1, channels, 4, 4), np.float32)})
         assert torch.get_num_threads() == 3 and backend.describe()["threads"] == 3
     finally:

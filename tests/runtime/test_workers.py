@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from polc_runtime.codec.pipeline import NetworkLock
+from polc_runtime.codec.pipeline import NetworkLock, NetworkSlots
 from polc_runtime.errors import Interrupted, PolcError
 from polc_runtime.files.inputs import Source
 from polc_runtime.files.outputs import Target
@@ -53,6 +53,10 @@ class Meeting:
             self.inside -= 1
 
 
+def locked(networks, at_once=1):
+    return NetworkLock(networks, NetworkSlots(at_once))
+
+
 def values(items, do, workers=2):
     return [outcome.result() for outcome in in_order(items, do, workers)]
 
@@ -76,7 +80,7 @@ def test_outcomes_keep_the_order_of_the_items():
 
 def test_the_next_item_is_read_while_the_networks_of_the_one_before_run():
     next_is_read = threading.Event()
-    lock = NetworkLock(Networks(lambda item: next_is_read.wait(PATIENCE)))
+    lock = locked(Networks(lambda item: next_is_read.wait(PATIENCE)))
 
     def do(item):
         if item == "b":
@@ -88,7 +92,7 @@ def test_the_next_item_is_read_while_the_networks_of_the_one_before_run():
 
 def test_an_item_is_written_while_the_networks_of_the_next_run():
     next_computes = threading.Event()
-    lock = NetworkLock(Networks(lambda item: next_computes.set() if item == "b" else None))
+    lock = locked(Networks(lambda item: next_computes.set() if item == "b" else None))
 
     def do(item):
         lock.run(item, {})
@@ -100,7 +104,7 @@ def test_an_item_is_written_while_the_networks_of_the_next_run():
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_no_more_graphs_run_at_once_than_the_lock_allows(at_once):
     networks = Networks(lambda item: time.sleep(0.01))
-    lock = NetworkLock(networks, at_once)
+    lock = locked(networks, at_once)
     values("abcdef", lambda item: lock.run(item, {}), workers=3)
     assert networks.meeting.most == at_once
 
@@ -109,11 +113,11 @@ def test_a_graph_that_fails_leaves_the_lock_free():
     def fail(item):
         raise PolcError("broken")
 
-    lock = NetworkLock(Networks(fail))
+    lock = locked(Networks(fail))
     for _ in range(2):
         with pytest.raises(PolcError, match="broken"):
             lock.run("a", {})
-    lock.stop()
+    lock.slots.stop()
 
 
 def test_no_more_items_are_under_way_than_there_are_workers():
@@ -187,7 +191,7 @@ def test_stopping_ends_the_item_that_computes_before_its_next_graph_and_begins_n
         computes.set()
         time.sleep(0.2)
 
-    lock = NetworkLock(Networks(graph))
+    lock = locked(Networks(graph))
 
     def do(item):
         begun.append(item)
@@ -196,7 +200,7 @@ def test_stopping_ends_the_item_that_computes_before_its_next_graph_and_begins_n
         for _ in range(10**6):
             lock.run(item, {})
 
-    with closing(in_order("abcdef", do, 2, lock.stop)) as outcomes:
+    with closing(in_order("abcdef", do, 2, lock.slots.stop)) as outcomes:
         next(outcomes)
         assert computes.wait(PATIENCE)
     assert not workers_alive()
@@ -213,11 +217,11 @@ def test_stopping_waits_for_the_graph_that_runs():
         time.sleep(0.3)
         done.append(item)
 
-    lock = NetworkLock(Networks(graph))
+    lock = locked(Networks(graph))
     thread = threading.Thread(target=lock.run, args=("a", {}))
     thread.start()
     assert computes.wait(PATIENCE)
-    lock.stop()
+    lock.slots.stop()
     assert done == ["a"]
     thread.join(PATIENCE)
 
@@ -230,7 +234,7 @@ def test_stopping_reaches_an_item_that_waits_for_its_turn():
         assert second_asks.wait(PATIENCE)
         time.sleep(0.1)
 
-    lock, ended = NetworkLock(Networks(graph)), []
+    lock, ended = locked(Networks(graph)), []
 
     def do(item):
         if item == "b":
@@ -241,11 +245,11 @@ def test_stopping_reaches_an_item_that_waits_for_its_turn():
         except Interrupted as error:
             ended.append((item, error.kind))
 
-    outcomes = in_order("ab", do, 2, lock.stop)
+    outcomes = in_order("ab", do, 2, lock.slots.stop)
     taker = threading.Thread(target=lambda: list(outcomes))
     taker.start()
     assert second_asks.wait(PATIENCE)
-    lock.stop()
+    lock.slots.stop()
     taker.join(PATIENCE)
     assert ended == [("b", "interrupted")]
 
@@ -278,7 +282,7 @@ def test_stopping_lets_a_file_that_is_being_written_become_whole(tmp_path):
 
 def test_stopping_leaves_an_item_behind_that_waits_for_its_input(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    lock, errors = NetworkLock(Networks()), []
+    lock, errors = locked(Networks()), []
 
     def do(item):
         if item == "b":
@@ -290,7 +294,7 @@ def test_stopping_leaves_an_item_behind_that_waits_for_its_input(tmp_path):
                 errors.append(error)
         return item
 
-    with closing(in_order("ab", do, 2, lock.stop)) as outcomes:
+    with closing(in_order("ab", do, 2, lock.slots.stop)) as outcomes:
         assert next(outcomes).result() == "a"
         pipe = os.open(tmp_path / "pipe", os.O_WRONLY)
     (left,) = workers_alive()

@@ -1,4 +1,4 @@
-"""`build_engines`: the engines of a bundle, for the GPU of this machine; no GPU has run it yet."""
+"""`build_engines`: the engines of a bundle, for the GPU of this machine."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def build_engines(
     target = Target(cuda.device.name, cuda.device.compute_capability, trt.__version__)
     plugin = _plugin(trt, options)
     report(f"{target}, attention: {plugin.attention}")
-    workshop = _Workshop(trt, target, cache_folder(options.cache), options, report)
+    builder = _EngineBuilder(trt, target, cache_folder(options.cache), options, report)
     graphs = wanted_graphs(bundle, options.precision)
     built, failures = [], []
     for graph in graphs:
         try:
-            built.append(workshop.make(bundle, graph, plugin))
+            built.append(builder.make(bundle, graph, plugin))
         except ExportError as error:
             report(f"FAIL {graph.name} ({graph.precision}): {error}")
             failures.append(error)
@@ -155,8 +155,8 @@ def _plugin(trt: Any, options: EngineOptions) -> PluginLibrary:
     return found
 
 
-class _Workshop:
-    """Makes engines for one GPU, one after the other, with one timing cache."""
+class _EngineBuilder:
+    """Builds engines for one GPU, one after the other, with one timing cache."""
 
     def __init__(self, trt: Any, target: Target, cache: Path, options: EngineOptions, report: Report) -> None:
         self.trt = trt
@@ -201,17 +201,17 @@ class _Workshop:
                 raise ExportError(f"{failure}; the log is {log}") from None
         make_folder(timing.parent)
         write_file(timing, plan.timing, force=True)
-        self._judge(plan, key, label, log)
+        self._check(plan, key, label, log)
         pins = {} if plan.pins == OBEYED else {"pins": plan.pins}
         return store(self.cache, key, plan.data, {**plan.verdict.to_dict(), **pins})
 
-    def _judge(self, plan: Plan, key: EngineKey, label: str, log: Path) -> None:
+    def _check(self, plan: Plan, key: EngineKey, label: str, log: Path) -> None:
         verdict = plan.verdict
         if verdict.problems:
             raise ExportError(
                 f"the engine of {label} is not what was asked for: {'; '.join(verdict.problems)}; log: {log}"
             )
-        self.report(f"ok   {label}: {len(plan.data) / 1e6:.1f} MB, {verdict.told()}")
+        self.report(f"ok   {label}: {len(plan.data) / 1e6:.1f} MB, {verdict.summary()}")
         if plan.pins in _LESS_THAN_OBEYED:
             self.report(
                 f"notice: TensorRT {self.target.tensorrt} does not build {label} with layers pinned to fp32; "
@@ -219,7 +219,7 @@ class _Workshop:
             )
         if verdict.is_unread and key.precision == HALF:
             self.report(
-                f"notice: TensorRT tells the precision of no matrix product of {label}: check it by its "
+                f"notice: TensorRT reports the precision of no matrix product of {label}: check it by its "
                 "accuracy"
             )
 

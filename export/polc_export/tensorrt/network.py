@@ -1,4 +1,4 @@
-"""From an ONNX file to a built plan, through TensorRT's builder; no GPU has run it yet."""
+"""From an ONNX file to a built plan, through TensorRT's builder."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _unpin(layers: Iterable[Any], kept: frozenset[str]) -> None:
 def _add_profile(builder: Any, config: Any, job: Job) -> None:
     profile = builder.create_optimization_profile()
     for name, shapes in job.ranges.items():
-        profile.set_shape(name, shapes.least, shapes.best, shapes.most)
+        profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
     if config.add_optimization_profile(profile) < 0:
         raise ExportError(f"TensorRT refuses the shapes of {job.name}: {dict(job.ranges)}")
 
@@ -196,9 +196,9 @@ def _read_back(trt: Any, job: Job, data: bytes, logger: Any, error: LastError) -
     engine = deserialize(runtime, data, job.name, error)
     context = create_context(trt, engine)
     for name, shapes in job.ranges.items():
-        context.set_input_shape(name, shapes.best)
+        context.set_input_shape(name, shapes.opt)
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context  # else the formats of tensors are left out
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    error("INFO", f"the engine as its inspector tells it: {text}")
+    error("INFO", f"the engine as its inspector describes it: {text}")
     return read_layers(text)

@@ -75,9 +75,9 @@ engine_options = grouped(
     "engines",
     _gathered,  # type: ignore[arg-type]  # any function of the options serves
     {
-        "min_shape": _shape_option("min", Shapes.least, "the smallest images, padded to multiples of 64."),
-        "opt_shape": _shape_option("opt", Shapes.best, "the images that they are to be fastest at."),
-        "max_shape": _shape_option("max", Shapes.most, "the largest height, and the largest width."),
+        "min_shape": _shape_option("min", Shapes.min, "the smallest images, padded to multiples of 64."),
+        "opt_shape": _shape_option("opt", Shapes.opt, "the images that they are to be fastest at."),
+        "max_shape": _shape_option("max", Shapes.max, "the largest height, and the largest width."),
         "batch": click.option(
             "--batch",
             metavar="N|MIN:OPT:MAX",

@@ -38,11 +38,11 @@ NEVER_PINNED = frozenset(
 MATRIX_KINDS = ("conv", "gemm", "matmul", "matrixmultiply", "matrix_multiply", "mha", "fullyconnected")
 """What the kind of a built layer contains whose work is matrix products: most of a network's."""
 
-LEAST_HALF_SHARE = 0.5
+MIN_HALF_SHARE = 0.5
 """The rule: an engine is fp16 if at least this share of the matrix layers that can be read run in half."""
 
 UNREAD = "unread"
-"""What layers count as of which the inspector does not tell the precision."""
+"""The precision of layers of which the inspector gives none."""
 
 SHOWN = 3
 """Layers that a message names."""
@@ -69,7 +69,7 @@ class NetworkLayer:
 
 @dataclass(frozen=True)
 class BuiltLayer:
-    """A layer of a built engine, as far as its inspector tells.
+    """A layer of a built engine, as far as its inspector describes it.
 
     Attributes:
         name: names of the network's layers in it, joined.
@@ -115,11 +115,11 @@ class Verdict:
 
     @property
     def is_unread(self) -> bool:
-        """Whether the inspector told the precision of no matrix product."""
+        """Whether the inspector gives the precision of no matrix product."""
         return set(self.matrix_layers) <= {UNREAD}
 
-    def told(self) -> str:
-        """In words."""
+    def summary(self) -> str:
+        """The counts, for people."""
         counts = ", ".join(f"{count} {what}" for what, count in self.layers.items())
         matrix = sum(self.matrix_layers.values())
         half = sum(count for what, count in self.matrix_layers.items() if HALF in what)
@@ -132,21 +132,21 @@ def kept_layers(layers: Sequence[NetworkLayer], strongly_typed: bool) -> list[Ne
 
     Those are what computes in fp32 in the ONNX file, where the exporter has kept it so. Where the types are
     not the file's anyway, normalisation, softmax and reductions are kept too, whatever the file says; and
-    these alone if nothing computes in fp16, since then the network does not tell the types of the file.
+    these alone if nothing computes in fp16, since then the network does not have the types of the file.
 
     Args:
         layers: all layers of the network.
         strongly_typed: whether the types of the file are the engine's.
     """
-    told = strongly_typed or any(HALF in la.outputs for la in layers if la.kind not in NEVER_PINNED)
-    return [layer for layer in layers if _is_kept(layer, strongly_typed, told)]
+    typed = strongly_typed or any(HALF in la.outputs for la in layers if la.kind not in NEVER_PINNED)
+    return [layer for layer in layers if _is_kept(layer, strongly_typed, typed)]
 
 
-def _is_kept(layer: NetworkLayer, strongly_typed: bool, told: bool) -> bool:
+def _is_kept(layer: NetworkLayer, strongly_typed: bool, typed: bool) -> bool:
     floating = [t for t in (*layer.inputs, *layer.outputs) if t in (FLOAT, HALF)]
     if layer.shape or layer.kind in NEVER_PINNED or not any(t in (FLOAT, HALF) for t in layer.outputs):
         return False
-    return (told and all(t == FLOAT for t in floating)) or (layer.kind in KEPT_KINDS and not strongly_typed)
+    return (typed and all(t == FLOAT for t in floating)) or (layer.kind in KEPT_KINDS and not strongly_typed)
 
 
 def judge(layers: Sequence[BuiltLayer], precision: str, exact: bool, kept: Collection[str] = ()) -> Verdict:
@@ -178,7 +178,7 @@ def _too_little_half(layers: Sequence[BuiltLayer]) -> list[str]:
     if not read and all(layer.types for layer in layers):
         read = list(layers)  # else the matrix products may be where the inspector does not look
     half = sum(HALF in layer.types for layer in read)
-    if read and half < LEAST_HALF_SHARE * len(read):
+    if read and half < MIN_HALF_SHARE * len(read):
         return [f"asked for in fp16, but only {half} of {len(read)} layers that were looked at run in fp16"]
     return []
 

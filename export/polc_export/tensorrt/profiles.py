@@ -23,9 +23,9 @@ def ranges_of(graph: GraphFile, shapes: Shapes) -> dict[str, Range]:
     """
     batch = Batch() if graph.exact else shapes.batch
     corners = (
-        (shapes.least, batch.least),
-        (shapes.best, batch.best),
-        (shapes.most, batch.most),
+        (shapes.min, batch.min),
+        (shapes.opt, batch.opt),
+        (shapes.max, batch.max),
     )
     return {
         name: Range(*(_shape(graph.name, name, axes, size, count) for size, count in corners))

@@ -47,11 +47,11 @@ class Size:
 
 @dataclass(frozen=True)
 class Batch:
-    """Least, best and most images at once."""
+    """Images at once: the smallest number, the one to be fastest at, and the largest."""
 
-    least: int = 1
-    best: int = 1
-    most: int = 1
+    min: int = 1
+    opt: int = 1
+    max: int = 1
 
     @classmethod
     def parse(cls, text: str, option: str = "--batch") -> Batch:
@@ -63,9 +63,9 @@ class Batch:
         match = _BATCH.fullmatch(text)
         if match is None:
             raise UsageError(f"{option} {text}: expected N, or MIN:OPT:MAX such as 1:4:8")
-        least = int(match[1])
-        batch = cls(least, int(match[2] or least), int(match[3] or least))
-        if not 1 <= batch.least <= batch.best <= batch.most:
+        first = int(match[1])
+        batch = cls(first, int(match[2] or first), int(match[3] or first))
+        if not 1 <= batch.min <= batch.opt <= batch.max:
             raise UsageError(f"{option} {text}: expected 1 <= MIN <= OPT <= MAX")
         return batch
 
@@ -75,26 +75,26 @@ class Shapes:
     """Images that engines are to take.
 
     Attributes:
-        least: smallest height, and smallest width.
-        best: what the engines are to be fastest at.
-        most: largest height, and largest width.
+        min: smallest height, and smallest width.
+        opt: what the engines are to be fastest at.
+        max: largest height, and largest width.
         batch: images at once; the entropy path's graphs take one, whatever it says.
 
     Raises:
         UsageError: the sizes do not ascend.
     """
 
-    least: Size = Size(192, 192)
-    best: Size = Size(512, 768)
-    most: Size = Size(1920, 1920)
+    min: Size = Size(192, 192)
+    opt: Size = Size(512, 768)
+    max: Size = Size(1920, 1920)
     batch: Batch = Batch()
 
     def __post_init__(self) -> None:
         for side in ("height", "width"):
-            low, best, high = (getattr(size, side) for size in (self.least, self.best, self.most))
-            if not low <= best <= high:
+            low, middle, high = (getattr(size, side) for size in (self.min, self.opt, self.max))
+            if not low <= middle <= high:
                 raise UsageError(
-                    f"the shapes do not ascend: a {side} of {low} in --min-shape, {best} in --opt-shape, "
+                    f"the shapes do not ascend: a {side} of {low} in --min-shape, {middle} in --opt-shape, "
                     f"{high} in --max-shape"
                 )
 
@@ -113,8 +113,8 @@ class Shapes:
             sides = zip((size.height, size.width), (floor.height, floor.width), strict=True)
             return Size(*(max(low, side // step * step) for side, low in sides))
 
-        least = up(self.least)
-        most = down(self.most, least)
-        best = up(self.best)
-        best = Size(min(best.height, most.height), min(best.width, most.width))
-        return Shapes(least, best, most, self.batch)
+        smallest = up(self.min)
+        largest = down(self.max, smallest)
+        usual = up(self.opt)
+        usual = Size(min(usual.height, largest.height), min(usual.width, largest.width))
+        return Shapes(smallest, usual, largest, self.batch)

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 
 from polc_runtime import Bundle, Codec
-from polc_runtime.backends import Backend, BackendOptions, FloatArray, make_backend
+from polc_runtime.backends import Backend, BackendBase, BackendOptions, FloatArray, make_backend
 from polc_runtime.backends.op_library import find_op_library
 from polc_runtime.bundle import TENSORRT_PLUGIN
 from polc_runtime.pictures.images import Pixels, pad
@@ -83,7 +83,7 @@ def validate_formats(
     return checks
 
 
-class DerivedBackend:
+class DerivedBackend(BackendBase):
     """Runs the files of one of TensorRT's formats in ONNX Runtime, unoptimised, as a stand-in for TensorRT.
 
     The operator library serves attention nodes of float32, a body without subgraphs the others.
@@ -95,13 +95,13 @@ class DerivedBackend:
     """
 
     def __init__(self, bundle: Bundle, kind: str, precision: str) -> None:
+        super().__init__(BackendOptions(precision))
         self.name = kind
         self.bundle = bundle
         self.precision = precision
         self._sessions: dict[str, ort.InferenceSession] = {}
 
-    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """See `polc_runtime.backends.Backend.run`."""
+    def _run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         if graph not in self._sessions:
             self._sessions[graph] = self._make_session(graph)
         session = self._sessions[graph]
@@ -109,12 +109,9 @@ class DerivedBackend:
         feeds = {value.name: inputs[value.name] for value in session.get_inputs()}
         return dict(zip(names, session.run(names, feeds), strict=True))
 
-    def describe(self) -> dict[str, str]:
-        """See `polc_runtime.backends.Backend.describe`."""
-        return {"name": self.name, "precision": self.precision}
-
     def close(self) -> None:
         """Drops every session."""
+        super().close()
         self._sessions.clear()
 
     def _make_session(self, name: str) -> ort.InferenceSession:

@@ -42,9 +42,9 @@ double multiplications(const Problem& p) {
 }
 
 // Checks a problem and calls compute(parallel_for), with a thread for each few hundred microseconds of work, which is
-// `work` times the forward pass's. Gives what the functions below return.
+// `work` times the forward pass's. Gives what the functions below return: no exception reaches their callers.
 template <class Compute>
-int guarded(const Problem& problem, int threads, double work, const Compute& compute) {
+int guarded(const Problem& problem, int threads, double work, const Compute& compute) noexcept {
   constexpr double kMultiplicationsPerThread = 1 << 22;
   try {
     if (!polc::na2d::check(problem).empty()) return 1;
@@ -53,6 +53,8 @@ int guarded(const Problem& problem, int threads, double work, const Compute& com
     compute([&](int64_t count, const auto& body) { fork_join(count, used, body); });
   } catch (const std::bad_alloc&) {
     return 2;
+  } catch (...) {
+    return 3;
   }
   return 0;
 }
@@ -60,7 +62,8 @@ int guarded(const Problem& problem, int threads, double work, const Compute& com
 }  // namespace
 
 // Neighbourhood attention; arguments as in polc::na2d::Problem, rpb and statistics may be null. The number of threads
-// changes no bit. Returns 0; 1 where the sizes do not make a problem; 2 where memory ran out.
+// changes no bit. Returns 0; 1 where the sizes do not make a problem; 2 where memory ran out; 3 where
+// something else failed.
 POLC_EXPORT int polc_na2d_f32(const float* q, const float* k, const float* v, const float* rpb, float* out,
                               float* statistics, int64_t batch, int64_t height, int64_t width, int64_t heads,
                               int64_t dim, int64_t kernel, float scale, int threads) {
@@ -79,5 +82,11 @@ POLC_EXPORT int polc_na2d_backward_f32(const float* q, const float* k, const flo
   return guarded(problem, threads, 2.5, [&](const auto& loop) { polc::na2d::backward(backward, loop); });
 }
 
-// The instruction set in use: baseline, avx2 or avx512.
-POLC_EXPORT const char* polc_ops_isa() { return polc::na2d::implementation().name; }
+// The instruction set in use: baseline, avx2 or avx512; empty where memory ran out.
+POLC_EXPORT const char* polc_ops_isa() {
+  try {
+    return polc::na2d::implementation().name;
+  } catch (...) {
+    return "";
+  }
+}

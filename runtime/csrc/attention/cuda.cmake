@@ -1,5 +1,5 @@
-# Builds the CUDA operators, libpolc_ops_cuda, where a CUDA compiler is found, and installs them into polc_runtime.
-# They serve PyTorch and, where cpu.cmake found ONNX Runtime's headers, ONNX Runtime.
+# Builds the CUDA operators, libpolc_ops_cuda, where a CUDA compiler is found, and installs them into polc_runtime:
+# one library for PyTorch and ONNX Runtime.
 #
 #     POLC_CUDA                AUTO: where nvcc works (default); ON: or else fail; OFF: never
 #     POLC_CUDA_ARCHITECTURES  80-real;90 by default: code for 8.0 and 9.0, and PTX that newer devices translate
@@ -39,19 +39,16 @@ else()
 
   # Makes a library of wrappers around them, which shows nothing but its own interface.
   function(polc_add_cuda_library name)
-    add_library(${name} SHARED $<TARGET_OBJECTS:polc_na2d_cuda> ${ARGN})
-    set_target_properties(${name} PROPERTIES CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON CXX_VISIBILITY_PRESET hidden)
+    add_library(${name} MODULE $<TARGET_OBJECTS:polc_na2d_cuda> ${ARGN})
+    set_target_properties(${name} PROPERTIES
+      PREFIX lib CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON CXX_VISIBILITY_PRESET hidden)
     target_link_libraries(${name} PRIVATE CUDA::cudart_static)
-    if(UNIX)  # a host's own CUDA runtime and this one must not take each other's symbols
+    if(UNIX AND NOT APPLE)  # a host's own CUDA runtime and this one must not take each other's symbols
       target_link_options(${name} PRIVATE "LINKER:--exclude-libs,ALL")
     endif()
     install(TARGETS ${name} LIBRARY DESTINATION polc_runtime)
   endfunction()
 
-  polc_add_cuda_library(polc_ops_cuda ${CMAKE_CURRENT_LIST_DIR}/cuda_api.cc)
-  if(ORT_INCLUDE_DIR)  # found by cpu.cmake
-    target_sources(polc_ops_cuda PRIVATE ${CMAKE_CURRENT_LIST_DIR}/ort_cuda_op.cc)
-    target_include_directories(polc_ops_cuda SYSTEM PRIVATE ${ORT_INCLUDE_DIR})
-  endif()
+  polc_add_cuda_library(polc_ops_cuda ${CMAKE_CURRENT_LIST_DIR}/cuda_api.cc ${CMAKE_CURRENT_LIST_DIR}/ort_cuda_op.cc)
   message(STATUS "polc: CUDA operators for ${POLC_CUDA_ARCHITECTURES}")
 endif()

@@ -1,5 +1,4 @@
 // The CUDA operators as plain C functions on raw device pointers: PyTorch through ctypes (polc/attention/cuda.py).
-#include <new>
 #include <string>
 
 #include "na2d_cuda_start.h"
@@ -24,7 +23,7 @@ POLC_EXPORT int polc_na2d_cuda(int type, const void* q, const void* k, const voi
                             stream);
     last_error = std::move(outcome.message);
     return static_cast<int>(outcome.status);
-  } catch (const std::bad_alloc&) {
+  } catch (...) {
     last_error.clear();
     return static_cast<int>(Status::kFailed);
   }

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -168,6 +169,24 @@ class ScratchPool {
   size_t made_ = 0;
 };
 
+// Calls run(0, scratch) .. run(count - 1, scratch) by parallel_for, each with that much working memory. Hosts' worker
+// threads must not see exceptions: what the first unit to fail throws is thrown again at the end.
+template <class ParallelFor, class Run>
+void run_units(int64_t count, size_t scratch_floats, ParallelFor&& parallel_for, const Run& run) {
+  ScratchPool pool(scratch_floats);
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;
+  parallel_for(count, [&](int64_t index) noexcept {
+    try {
+      const ScratchPool::Lease scratch(pool);
+      run(index, scratch.data());
+    } catch (...) {
+      if (!failed.exchange(true)) error = std::current_exception();
+    }
+  });
+  if (error) std::rethrow_exception(error);
+}
+
 #if defined(__clang__)
 #define POLC_UNROLL _Pragma("unroll")
 #else
@@ -256,18 +275,8 @@ template <class ParallelFor>
 void forward(const Problem& problem, ParallelFor&& parallel_for, const Implementation& chosen = implementation()) {
   const Cut cut(problem);
   if (cut.count() == 0) return;
-  ScratchPool pool(chosen.scratch_floats(problem, cut));
-  std::atomic<bool> out_of_memory{false};
-  const auto body = [&](int64_t index) noexcept {
-    try {
-      const ScratchPool::Lease scratch(pool);
-      chosen.run(problem, cut, cut.unit(index), scratch.data());
-    } catch (const std::bad_alloc&) {  // hosts' worker threads must not see exceptions
-      out_of_memory = true;
-    }
-  };
-  parallel_for(cut.count(), body);
-  if (out_of_memory) throw std::bad_alloc();
+  run_units(cut.count(), chosen.scratch_floats(problem, cut), parallel_for,
+            [&](int64_t index, float* scratch) { chosen.run(problem, cut, cut.unit(index), scratch); });
 }
 
 }  // namespace polc::na2d

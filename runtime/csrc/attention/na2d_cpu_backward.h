@@ -131,18 +131,9 @@ void backward(const BackwardProblem& problem, ParallelFor&& parallel_for,
   std::vector<float> bias_sums(static_cast<size_t>(cut.count() * biases));
   if (cut.count() > 0) {
     const BackwardImplementation kernel = backward_implementation(p, chosen);
-    ScratchPool pool(kernel.scratch_floats(p));
-    std::atomic<bool> out_of_memory{false};
-    const auto body = [&](int64_t index) noexcept {
-      try {
-        const ScratchPool::Lease scratch(pool);
-        kernel.run(problem, cut.unit(index), scratch.data(), bias_sums.data() + index * biases);
-      } catch (const std::bad_alloc&) {  // hosts' worker threads must not see exceptions
-        out_of_memory = true;
-      }
-    };
-    parallel_for(cut.count(), body);
-    if (out_of_memory) throw std::bad_alloc();
+    run_units(cut.count(), kernel.scratch_floats(p), parallel_for, [&](int64_t index, float* scratch) {
+      kernel.run(problem, cut.unit(index), scratch, bias_sums.data() + index * biases);
+    });
   }
   if (problem.rpb_grad != nullptr) cut.add_up(bias_sums.data(), biases, problem.rpb_grad);
 }

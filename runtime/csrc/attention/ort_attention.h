@@ -2,24 +2,20 @@
 //
 // Inputs q, k, v [batch, height, width, heads, dim], float or float16, and optionally rpb [heads, 2k-1, 2k-1], float,
 // or float16 where q is; attributes kernel_size and scale; output like q. Registered for a session, the operator takes
-// the place of the portable body that an exported model carries under the same name. Built against the C header alone,
-// and nothing is linked.
+// the place of the portable body that an exported model carries under the same name.
 #pragma once
-
-#include <onnxruntime_c_api.h>
 
 #include <array>
 #include <climits>
 #include <cstdint>
+#include <exception>
 #include <new>
 #include <string>
 #include <vector>
 
-namespace polc::ort {
+#include "ort_interface.h"
 
-// The oldest runtime's interface: asking for the header's own version would refuse older runtimes for nothing.
-constexpr uint32_t kApiVersion = 21;
-static_assert(ORT_API_VERSION >= kApiVersion, "ONNX Runtime's headers are older than 1.21");
+namespace polc::ort {
 
 using ElementType = ONNXTensorElementDataType;
 constexpr ElementType kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, kHalf = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
@@ -48,7 +44,7 @@ class Api {
 
   // Runs a body that may throw, as the runtime's callbacks must not.
   template <class Body>
-  OrtStatus* guard(Body&& body) const {
+  OrtStatus* guard(Body&& body) const noexcept {
     try {
       body();
       return nullptr;
@@ -56,6 +52,10 @@ class Api {
       return failure.status;
     } catch (const std::bad_alloc&) {
       return api_->CreateStatus(ORT_FAIL, "NeighborhoodAttention2D: out of memory");
+    } catch (const std::exception& error) {
+      return api_->CreateStatus(ORT_FAIL, error.what());
+    } catch (...) {
+      return api_->CreateStatus(ORT_FAIL, "NeighborhoodAttention2D: unknown error");
     }
   }
 

@@ -4,6 +4,6 @@
 #include "ort_cuda_op.h"
 #include "visibility.h"
 
-POLC_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+POLC_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const polc::ort::OrtApiBase* base) {
   return polc::ort::register_ops<polc::ort::CudaKernel, polc::ort::CpuKernel>(options, base);
 }

@@ -49,6 +49,9 @@ Result guard(Result failed, const Body& body) noexcept {
   } catch (const std::exception& error) {
     log_error(error.what());
     return failed;
+  } catch (...) {
+    log_error("unknown error");
+    return failed;
   }
 }
 

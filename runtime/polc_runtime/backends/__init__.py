@@ -5,6 +5,7 @@ from .base import (
     CUDA,
     DEVICES,
     Backend,
+    BackendBase,
     BackendOptions,
     DeviceTimed,
     FloatArray,
@@ -12,17 +13,18 @@ from .base import (
     backend_on,
     make_backend,
 )
-from .clock import GraphSeconds
+from .clock import GraphClock
 
 __all__ = [
     "CPU",
     "CUDA",
     "DEVICES",
     "Backend",
+    "BackendBase",
     "BackendOptions",
     "DeviceTimed",
     "FloatArray",
-    "GraphSeconds",
+    "GraphClock",
     "backend_names",
     "backend_on",
     "make_backend",

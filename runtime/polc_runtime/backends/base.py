@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -12,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import BackendUnavailable, UsageError
+from ..errors import BackendUnavailable, ResourceError, UsageError, first_line
+from ..processors import chosen_threads
 
 FloatArray = NDArray[np.float32]
 ENTRY_POINTS = "polc.backends"
@@ -20,20 +23,31 @@ ENTRY_POINTS = "polc.backends"
 CPU, CUDA = DEVICES = ("cpu", "cuda")
 """Where graphs can be asked to run."""
 
+PRECISIONS = ("fp32", "fp16", "fp64")
+"""Precisions that can be asked for; fp64 of the backend `torch` alone."""
+
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|cannot allocate memory|can't allocate memory|bad_alloc|bad allocation"
+    r"|failed to allocate|smaller than requested bytes|cudaErrorMemoryAllocation|ALLOC_FAILED",
+    re.IGNORECASE,
+)
+"""What ONNX Runtime, torch, TensorRT and CUDA say where memory runs out."""
+
 
 @dataclass(frozen=True)
 class BackendOptions:
     """How to run.
 
     Attributes:
-        precision: fp32 or fp16, of the graphs that may be either.
-        threads: CPU threads of one graph; None for as many as the backend likes.
+        precision: of `PRECISIONS`, of the graphs that may be in any.
+        threads: CPU threads of one graph; None for the number in `POLC_THREADS`, and where that is not set
+            for the backend's own: of ONNX Runtime as many as `polc_runtime.processors` counts.
         native_ops: whether the native operators serve where they are there; without them portable bodies do.
         device: of `DEVICES`. Backends that run on one of them alone do so whatever is asked for.
         checkpoint: file of the model's weights, for the backend `torch`, which runs no graph of the bundle.
 
     Raises:
-        UsageError: no device has that name.
+        UsageError: no device or precision has that name, or the number of threads is not positive.
     """
 
     precision: str = "fp32"
@@ -43,14 +57,30 @@ class BackendOptions:
     checkpoint: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.device not in DEVICES:
-            raise UsageError(f"no device is named {self.device!r}; there are {', '.join(DEVICES)}")
+        for what, name, known in (
+            ("device", self.device, DEVICES),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if name not in known:
+                raise UsageError(f"no {what} is named {name!r}; there are {', '.join(known)}")
+        if self.threads is None:
+            object.__setattr__(self, "threads", chosen_threads())
+        elif self.threads < 1:
+            raise UsageError(f"threads must be at least 1, got {self.threads}")
 
 
 class Backend(Protocol):
     """Runs the graphs of one model; safe to call from several threads."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name of the backend."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where the graphs run, of `DEVICES`."""
+        ...
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Outputs of a graph by name.
@@ -58,6 +88,10 @@ class Backend(Protocol):
         Args:
             graph: its name in the bundle.
             inputs: float32 arrays by name; names the graph does not take are ignored.
+
+        Raises:
+            UsageError: the backend is closed.
+            ResourceError: memory ran out.
         """
         ...
 
@@ -66,8 +100,52 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Frees what the backend holds."""
+        """Frees what the backend holds; it cannot run graphs any more."""
         ...
+
+
+class BackendBase(ABC):
+    """What backends have in common: they refuse to run once closed, and name running out of memory.
+
+    Attributes:
+        name: of the backend.
+        device: where the graphs run, of `DEVICES`.
+        options: how to run.
+    """
+
+    name: str
+    device: str = CPU
+
+    def __init__(self, options: BackendOptions) -> None:
+        self.options = options
+        self._closed = False
+
+    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Outputs of a graph by name, see `Backend.run`."""
+        if self._closed:
+            raise UsageError(f"the backend {self.name} is closed: make another to run {graph}")
+        try:
+            return self._run(graph, inputs)
+        except Exception as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
+                raise ResourceError(
+                    f"memory ran out in the graph {graph} on the backend {self.name}; use smaller images or "
+                    f"fewer at once ({first_line(cause)})"
+                ) from error
+            raise
+
+    def describe(self) -> dict[str, Any]:
+        """What runs the graphs, see `Backend.describe`."""
+        return {"name": self.name, "precision": self.options.precision, "threads": self.options.threads}
+
+    def close(self) -> None:
+        """Frees what the backend holds, see `Backend.close`."""
+        self._closed = True
+
+    @abstractmethod
+    def _run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Outputs of a graph; errors of other libraries are the causes of those it raises."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Seconds by graph, as backends that time graphs on their device keep them."""
+"""The part of a backend that times graphs on its device (`DeviceTimed`)."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import threading
 from collections import defaultdict
 
 
-class GraphSeconds:
+class GraphClock:
     """Sums of seconds by graph, kept once they are asked for; threads may share it.
 
     Attributes:
-        wanted: whether anybody asked, so that runs need to be timed.
+        timed: whether runs are to be timed.
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.timed = False
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._lock = threading.Lock()
+        self._seconds_lock = threading.Lock()
 
-    def add(self, graph: str, seconds: float) -> None:
-        """Counts a run."""
-        with self._lock:
+    def time_graphs(self) -> None:
+        """Times every run from now on, which may make each a little slower."""
+        self.timed = True
+
+    def add_seconds(self, graph: str, seconds: float) -> None:
+        """Counts a run of a graph."""
+        with self._seconds_lock:
             self._seconds[graph] += seconds
 
-    def take(self) -> dict[str, float]:
-        """The sums; the next ones begin at nothing."""
-        with self._lock:
+    def graph_seconds(self) -> dict[str, float]:
+        """The sums since the last call."""
+        with self._seconds_lock:
             found = dict(self._seconds)
             self._seconds.clear()
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from .op_library import (
     find_op_library,
     packaged,
 )
+from .tensorrt.cuda import INSTALL, gpus
 from .tensorrt.plugin import VARIABLE as PLUGIN_VARIABLE
 
 PACKAGES = (
@@ -31,10 +31,9 @@ PACKAGES = (
     *("torch", "onnx", "onnxscript", "compressai", "timm", "tensorrt", "cuda-bindings"),
     *("matplotlib", "bjontegaard"),
 )
-"""Distributions whose versions are told."""
+"""Distributions whose versions are reported."""
 
-_CUDA_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
-_COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, .._MINOR
+_BINDINGS = "cuda-bindings"
 _CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
@@ -180,32 +179,11 @@ def tensorrt_plugin() -> Component:
 
 
 def cuda_driver() -> Component:
-    """NVIDIA's driver, and the GPUs that it finds."""
-    for name in _CUDA_DRIVERS:
-        try:
-            driver = ctypes.CDLL(name)
-        except OSError:
-            continue
-        count = ctypes.c_int(0)
-        code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-        if code:
-            return Component(False, f"NVIDIA's driver finds no GPU (CUDA error {code})")
-        version = ctypes.c_int(0)
-        driver.cuDriverGetVersion(ctypes.byref(version))
-        newest = f"CUDA up to {version.value // 1000}.{version.value % 1000 // 10}"
-        return Component(True, ", ".join([newest, *(_gpu(driver, index) for index in range(count.value))]))
-    return Component(False, "NVIDIA's driver is not installed")
-
-
-def _gpu(driver: ctypes.CDLL, index: int) -> str:
-    """Name and compute capability of a GPU."""
-    name, numbers = ctypes.create_string_buffer(256), [ctypes.c_int(0), ctypes.c_int(0)]
-    handle = ctypes.c_int(0)
-    driver.cuDeviceGet(ctypes.byref(handle), index)
-    driver.cuDeviceGetName(name, len(name), handle)
-    for number, attribute in zip(numbers, _COMPUTE_CAPABILITY, strict=True):
-        driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, handle)
-    return f"{name.value.decode()} ({numbers[0].value}.{numbers[1].value})"
+    """NVIDIA's driver, and the GPUs that it finds; cuda-bindings asks it."""
+    try:
+        return Component(True, gpus())
+    except BackendUnavailable as error:
+        return Component(False, str(error), "" if _version(_BINDINGS) else INSTALL)
 
 
 def _no_cuda_provider() -> str:
@@ -215,7 +193,7 @@ def _no_cuda_provider() -> str:
         return "onnxruntime is not installed"
     if _CUDA_PROVIDER not in ort.get_available_providers():
         return f"this ONNX Runtime has no {_CUDA_PROVIDER}"
-    return _no_gpu()
+    return _no_gpu() if _version(_BINDINGS) else ""
 
 
 def _no_gpu() -> str:
@@ -249,7 +227,7 @@ _BUILD_CUDA = "install NVIDIA's nvcc, and polc again"
 KNOWN = {
     "onnxruntime": Needs(),
     "onnxruntime-cuda": Needs((), INSTALL_ORT_CUDA, _no_cuda_provider),
-    "tensorrt": Needs(("tensorrt", "cuda-bindings"), "pip install 'polc[tensorrt]'", _no_gpu),
+    "tensorrt": Needs(("tensorrt", _BINDINGS), INSTALL, _no_gpu),
     "torchscript": Needs(("torch", "compressai"), "pip install 'polc[export]'"),
     "torch": Needs(("torch", "compressai"), "pip install 'polc[export]'"),
 }

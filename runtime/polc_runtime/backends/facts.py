@@ -12,6 +12,7 @@ import numpy as np
 import PIL
 
 from .._version import __version__
+from ..processors import VARIABLE, chosen_threads, processors
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -30,24 +31,23 @@ def tool_facts() -> dict[str, Any]:
 
 
 def machine_facts() -> dict[str, Any]:
-    """The processor: model, how many this process may use, frequency governor; None for what nobody tells.
+    """The processor: model, how many this process may use, frequency governor; None for what is not known.
 
-    `load` is the number of runnable processes, averaged over the last minute: of all users of the machine.
+    `threads` is the default number of threads, and `threads_because` says where it comes from. `load` is the
+    number of runnable processes, averaged over the last minute: of all users of the machine.
     """
+    found, chosen = processors(), chosen_threads()
     match = re.search(r"^model name\s*:\s*(.+)$", _read(_CPU_INFO), re.MULTILINE)
     return {
         "processor": match[1].strip() if match else platform.processor() or None,
         "architecture": platform.machine(),
-        "processors": os.cpu_count(),
-        "usable_processors": usable_processors(),
+        "processors": found.present,
+        "usable_processors": found.usable,
+        "threads": chosen or found.usable,
+        "threads_because": f"{VARIABLE}={chosen}" if chosen else str(found),
         "governor": _read(_GOVERNOR).strip() or None,
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
-
-
-def usable_processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read(path: Path) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..bitstream.geometry import HYPER_STRIDE, LATENT_STRIDE
 from ..bundle import Bundle, GraphFile
 from ..errors import BackendUnavailable, BundleError, first_line
-from .base import BackendOptions, FloatArray
+from ..processors import default_threads
+from .base import BackendBase, BackendOptions, FloatArray
+from .made_once import MadeOnce
 from .op_library import NO_OPS, OpLibrary, find_op_library
 
 try:
@@ -42,17 +43,8 @@ Otherwise a session keeps it for its next run, which spares that a tenth of its 
 its own, so that after one large image a process would hold what all its graphs needed for it.
 """
 
-_STRIDES = {
-    "image": 1,
-    "y": LATENT_STRIDE,
-    "y_hat": LATENT_STRIDE,
-    "params": LATENT_STRIDE,
-    "z_hat": HYPER_STRIDE,
-}
-"""Pixels between neighbours in the inputs that graphs have."""
 
-
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(BackendBase):
     """Runs a bundle's ONNX graphs; sessions are made when a graph first runs, and kept.
 
     The native operators serve the graphs that are not exact; without them ONNX Runtime runs the portable
@@ -67,15 +59,14 @@ class OnnxRuntimeBackend:
     provider = "CPUExecutionProvider"
 
     def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
+        super().__init__(options)
         self.bundle = bundle
-        self.options = options
+        self.threads = options.threads or default_threads()
         self.op_library = self._find_ops() if options.native_ops else NO_OPS
-        self._sessions: dict[str, ort.InferenceSession] = {}
-        self._lock = threading.Lock()
+        self._sessions: MadeOnce[str, ort.InferenceSession] = MadeOnce()
 
-    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """See `Backend.run`."""
-        session = self._session(graph)
+    def _run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        session = self._sessions.get(graph, partial(self._make_session, graph))
         outputs = [value.name for value in session.get_outputs()]
         feeds = {value.name: np.ascontiguousarray(inputs[value.name]) for value in session.get_inputs()}
         try:
@@ -87,19 +78,18 @@ class OnnxRuntimeBackend:
         return dict(zip(outputs, values, strict=True))
 
     def describe(self) -> dict[str, Any]:
-        """See `Backend.describe`."""
+        """Name, version, precision, threads, and what runs the attention."""
         return {
-            "name": self.name,
+            **super().describe(),
             "version": ort.__version__,
-            "precision": self.options.precision,
-            "threads": self.options.threads,
+            "threads": self.threads,
             "attention": self.op_library.attention,
         }
 
     def close(self) -> None:
         """Drops every session."""
-        with self._lock:
-            self._sessions.clear()
+        super().close()
+        self._sessions.clear()
 
     def _find_ops(self) -> OpLibrary:
         """The native operators that serve this provider, or why none do."""
@@ -109,7 +99,7 @@ class OnnxRuntimeBackend:
         self, graph: str, session: ort.InferenceSession, feeds: dict[str, FloatArray], outputs: list[str]
     ) -> list[FloatArray]:
         """Runs a graph; its outputs in the order of their names."""
-        values: list[FloatArray] = session.run(outputs, feeds, _run_options(feeds))
+        values: list[FloatArray] = session.run(outputs, feeds, self._run_options(feeds))
         return values
 
     def _provider_options(self, graph: GraphFile) -> dict[str, str]:
@@ -121,19 +111,32 @@ class OnnxRuntimeBackend:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry(STOP_SPINNING, "1")
-        if self.options.threads is not None:
-            options.intra_op_num_threads = self.options.threads
+        options.intra_op_num_threads = self.threads
         if graph.exact:
             options.graph_optimization_level = EXACT_LEVEL
         elif self.op_library.registers:
             options.register_custom_ops_library(str(self.op_library.path))
         return options
 
-    def _session(self, name: str) -> ort.InferenceSession:
-        with self._lock:
-            if name not in self._sessions:
-                self._sessions[name] = self._make_session(name)
-            return self._sessions[name]
+    def _run_options(self, feeds: Mapping[str, FloatArray]) -> ort.RunOptions:
+        """How to run a graph on these inputs."""
+        options = ort.RunOptions()
+        if self._pixels(feeds) > KEPT_PIXELS:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
+
+    def _pixels(self, feeds: Mapping[str, FloatArray]) -> int:
+        """Pixels, all together, of the images that some inputs belong to."""
+        plan = self.bundle.manifest.plan
+        strides = {"image": 1, **({"z_hat": plan.hyper.stride} if plan.hyper else {})}
+        planes = {name: value for name, value in feeds.items() if value.ndim == 4}
+        return max(
+            (
+                len(value) * math.prod(value.shape[2:]) * strides.get(name, plan.latent.stride) ** 2
+                for name, value in planes.items()
+            ),
+            default=0,
+        )
 
     def _make_session(self, name: str) -> ort.InferenceSession:
         graph = self.bundle.manifest.graph(name, self.options.precision)
@@ -148,23 +151,10 @@ class OnnxRuntimeBackend:
         except Exception as error:  # onnxruntime's own classes share no public base
             raise BundleError(
                 f"{self.bundle.path}: ONNX Runtime cannot load {graph.file}: {first_line(error)}"
-            ) from None
+            ) from error
         found = {value.name for value in (*session.get_inputs(), *session.get_outputs())}
         if found != graph.inputs.keys() | graph.outputs.keys():
             raise BundleError(
                 f"{self.bundle.path}: {graph.file} has other inputs and outputs than the manifest says"
             )
         return session
-
-
-def _run_options(feeds: Mapping[str, FloatArray]) -> ort.RunOptions:
-    """Those of a run on these inputs."""
-    options = ort.RunOptions()
-    pixels = (
-        value.shape[0] * math.prod(value.shape[2:]) * _STRIDES[name] ** 2
-        for name, value in feeds.items()
-        if name in _STRIDES
-    )
-    if max(pixels, default=0) > KEPT_PIXELS:
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options

@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend on CUDA devices; no GPU has run it yet."""
+"""The ONNX Runtime backend on CUDA devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnxruntime as ort
 from ..bundle import Bundle, GraphFile
 from ..errors import BackendUnavailable
 from .base import CUDA, INSTALL_ORT_CUDA, BackendOptions, FloatArray
-from .clock import GraphSeconds
+from .clock import GraphClock
 from .onnxruntime import OnnxRuntimeBackend
 from .op_library import OpLibrary, find_cuda_ops
 
@@ -35,7 +35,7 @@ Neither times candidates, so that every session takes the same; the first is the
 """
 
 
-class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
+class OnnxRuntimeCudaBackend(OnnxRuntimeBackend, GraphClock):
     """Runs a bundle's ONNX graphs on a CUDA device, the exact ones without TF32 and deterministically.
 
     Args:
@@ -48,7 +48,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
 
     name = "onnxruntime-cuda"
     provider = "CUDAExecutionProvider"
-    memory = CUDA
+    device = CUDA
     clock = "host clock around the synchronised run"
 
     def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
@@ -57,22 +57,14 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
                 f"the backend {self.name} needs the {self.provider}, which this ONNX Runtime "
                 f"({ort.__version__}) was built without: {INSTALL_ORT_CUDA}"
             )
-        super().__init__(bundle, options)
-        self._seconds = GraphSeconds()
+        OnnxRuntimeBackend.__init__(self, bundle, options)
+        GraphClock.__init__(self)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
             ort.preload_dlls()
 
     def describe(self) -> dict[str, Any]:
-        """See `Backend.describe`."""
-        return {**super().describe(), "device": self.memory}
-
-    def time_graphs(self) -> None:
-        """See `DeviceTimed.time_graphs`."""
-        self._seconds.wanted = True
-
-    def graph_seconds(self) -> dict[str, float]:
-        """See `DeviceTimed.graph_seconds`."""
-        return self._seconds.take()
+        """The device too."""
+        return {**super().describe(), "device": self.device}
 
     def _find_ops(self) -> OpLibrary:
         return find_cuda_ops()
@@ -99,14 +91,14 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     ) -> list[FloatArray]:
         binding = session.io_binding()
         for name, value in feeds.items():
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value, self.memory, 0))
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value, self.device, 0))
         for name in outputs:
-            binding.bind_output(name, self.memory, 0)
+            binding.bind_output(name, self.device, 0)
         binding.synchronize_inputs()
         started = time.perf_counter()
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
-        if self._seconds.wanted:
-            self._seconds.add(graph, time.perf_counter() - started)
+        if self.timed:
+            self.add_seconds(graph, time.perf_counter() - started)
         values: list[FloatArray] = binding.copy_outputs_to_cpu()
         return values

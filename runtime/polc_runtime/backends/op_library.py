@@ -22,10 +22,8 @@ CUDA_PATTERN = "libpolc_ops_cuda.*"
 TRT_PATTERN = "libpolc_trt_plugin.*"
 """The same of the library of the TensorRT plugin."""
 
-NO_HEADERS = (
-    "the native operators were built without ONNX Runtime's headers: set ORT_INCLUDE_DIR and install again"
-)
-"""The reason given where the library serves PyTorch alone."""
+_FUNCTIONS = ("polc_ops_isa", "polc_na2d_f32", "polc_na2d_backward_f32", "RegisterCustomOps")
+"""What the library must have: the last is what ONNX Runtime calls, the others PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +33,17 @@ class OpLibrary:
     Attributes:
         path: the library, which loads on this machine; None for none.
         reason: what is missing; empty where nothing is.
-        registers: whether ONNX Runtime can take its operators.
         isa: the instruction set its kernels use here: baseline, avx2 or avx512; empty without a library.
     """
 
     path: Path | None
     reason: str = ""
-    registers: bool = False
     isa: str = ""
+
+    @property
+    def registers(self) -> bool:
+        """Whether ONNX Runtime can take its operators."""
+        return self.path is not None
 
     @property
     def attention(self) -> str:
@@ -81,13 +82,8 @@ def find_cuda_ops() -> OpLibrary:
     path = packaged(CUDA_PATTERN)
     if path is None:
         return OpLibrary(None, "the package was built without CUDA operators (no CUDA compiler was usable)")
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        return OpLibrary(None, f"{path} does not load: {error}")
-    if not hasattr(library, "RegisterCustomOps"):
-        return OpLibrary(None, f"{path.name} has no operators for ONNX Runtime")
-    return OpLibrary(path, "", True, "cuda")
+    library = _open(path, ("RegisterCustomOps",))
+    return OpLibrary(None, library) if isinstance(library, str) else OpLibrary(path, isa="cuda")
 
 
 def packaged(pattern: str) -> Path | None:
@@ -100,11 +96,18 @@ def packaged(pattern: str) -> Path | None:
 def _load(path: Path) -> OpLibrary:
     if not path.is_file():
         return OpLibrary(None, "no such file")
+    library = _open(path, _FUNCTIONS)
+    if isinstance(library, str):
+        return OpLibrary(None, library)
+    library.polc_ops_isa.restype = ctypes.c_char_p
+    return OpLibrary(path, isa=library.polc_ops_isa().decode())
+
+
+def _open(path: Path, functions: tuple[str, ...]) -> ctypes.CDLL | str:
+    """A library that has some functions, or why it cannot be used."""
     try:
         library = ctypes.CDLL(str(path))
-        library.polc_ops_isa.restype = ctypes.c_char_p
-        isa = library.polc_ops_isa().decode()
-    except (OSError, AttributeError) as error:
-        return OpLibrary(None, f"it does not load: {error}")
-    registers = hasattr(library, "RegisterCustomOps")
-    return OpLibrary(path, "" if registers else NO_HEADERS, registers, isa)
+    except OSError as error:
+        return f"it does not load: {error}"
+    missing = [name for name in functions if not hasattr(library, name)]
+    return f"it is of an older version, without {missing[0]}; install again" if missing else library

@@ -19,6 +19,11 @@ class BackendWrapper:
         self.backend = backend
         self.name = backend.name
 
+    @property
+    def device(self) -> str:
+        """Where the wrapped backend runs graphs."""
+        return self.backend.device
+
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Runs a graph on the wrapped backend, see `Backend.run`."""
         return self.backend.run(graph, inputs)

@@ -9,14 +9,14 @@ from functools import lru_cache
 from typing import TypeVar
 
 from ..limits import MAX_STREAMS
+from ..processors import default_threads
 
 T = TypeVar("T")
 
 
 def workers() -> int:
     """Threads that may work side by side, the calling one included."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MAX_STREAMS)
+    return min(default_threads(), MAX_STREAMS)
 
 
 def in_parallel(task: Callable[[int], T], count: int, *, parallel: bool = True) -> list[T]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
 
 import click
 
 from ..bundle import Task
 from ..codec import Codec
+from ..codec.pipeline import NetworkSlots
 from ..codec.predict import check_size
 from ..codec.rate import RateGoal
 from ..files.inputs import expand
@@ -16,8 +18,21 @@ from ..files.outputs import Job
 from ..pictures.images import INPUT_SUFFIXES, Pixels, read_image
 from ..pictures.preprocess import preprocess
 from .jobs import POLC, plan_jobs, run_coding, target_of
-from .options import CodecChoice, Output, Reporting, codec_choice, inputs, output, recursive, reporting
+from .options import (
+    CodecChoice,
+    Output,
+    Reporting,
+    codec_choice,
+    inputs,
+    output,
+    recursive,
+    reporting,
+    variant,
+)
 from .runner import Facts, read_input
+
+Encode = Callable[[Pixels], tuple[float, bytes]]
+"""Pixels, uint8 [H,W,3] -> the quality and the `.polc` file."""
 
 
 @click.command(
@@ -62,6 +77,7 @@ Examples:
     help="Make files decodable on machines whose floating-point rounding differs; costs up to 1 % of the "
     "file. Turn it off only if encoder and decoder are identical.",
 )
+@variant
 @recursive
 @codec_choice
 @reporting
@@ -73,6 +89,7 @@ def compress(
     max_bytes: int | None,
     for_task: str | None,
     portable_bits: str,
+    variant: str | None,
     recursive: bool,
     codec_choice: CodecChoice,
     reporting: Reporting,
@@ -84,14 +101,20 @@ def compress(
     """
     goal = RateGoal(quality, bpp, max_bytes)
     jobs = plan_jobs(expand(arguments, INPUT_SUFFIXES, recursive), output, reporting, INPUT_SUFFIXES, POLC)
-    with codec_choice.load() as codec:
-        goal.check(codec.plan.quality)
+    slots = NetworkSlots()
+    with codec_choice.pool(slots, encodes=True) as codecs:
+        codec = codecs.to_encode(goal.quality if codecs.qualities else None)
+        if not codecs.qualities:
+            goal.check(codec.plan.quality)
+        codec.bundle.manifest.variant(variant)
         task = None if for_task is None else codec.bundle.manifest.task(for_task)
-        work = partial(_compress_one, goal=goal, task=task, portable=portable_bits == "on")
-        return run_coding("compress", jobs, work, reporting, codec)
+        encode = partial(goal.encode, codecs, portable=portable_bits == "on", variant=variant)
+        return run_coding(
+            "compress", jobs, partial(_compress_one, codec, task, encode), reporting, codec, slots
+        )
 
 
-def _compress_one(codec: Codec, job: Job, goal: RateGoal, task: Task | None, portable: bool) -> Facts:
+def _compress_one(codec: Codec, task: Task | None, encode: Encode, job: Job) -> Facts:
     target = target_of(job)
     target.check()
     image = read_input(job, codec.limits, "max_image_bytes")
@@ -99,7 +122,7 @@ def _compress_one(codec: Codec, job: Job, goal: RateGoal, task: Task | None, por
     if task is not None:
         pixels, changes = _prepared(pixels, task, codec)
         notices += changes
-    quality, data = goal.encode(codec, pixels, portable)
+    quality, data = encode(pixels)
     target.write(data)
     height, width = pixels.shape[:2]
     return {

@@ -7,14 +7,28 @@ from functools import partial
 
 import click
 
+from ..bitstream.container import Container
 from ..codec import Codec
+from ..codec.latent import Decoded
+from ..codec.pipeline import NetworkSlots
+from ..codec.pool import CodecPool
 from ..errors import UsageError
 from ..files.inputs import expand
 from ..files.outputs import Job, Target
 from ..pictures.images import encode_image, output_suffix
 from .console import printable
 from .jobs import POLC, plan_jobs, run_coding, target_of
-from .options import CodecChoice, Output, Reporting, codec_choice, inputs, output, recursive, reporting
+from .options import (
+    CodecChoice,
+    Output,
+    Reporting,
+    codec_choice,
+    inputs,
+    output,
+    recursive,
+    reporting,
+    variant,
+)
 from .runner import Facts, coded_facts, read_input
 
 
@@ -33,6 +47,7 @@ Examples:
     metavar="FORMAT",
     help="png, jpg, webp, tif, bmp or ppm. Default: OUT's suffix, or png.",
 )
+@variant
 @recursive
 @codec_choice
 @reporting
@@ -40,6 +55,7 @@ def decompress(
     arguments: tuple[str, ...],
     output: Output,
     format_: str | None,
+    variant: str | None,
     recursive: bool,
     codec_choice: CodecChoice,
     reporting: Reporting,
@@ -51,9 +67,10 @@ def decompress(
     suffix = output_suffix(format_ or "png")
     jobs = plan_jobs(expand(arguments, {POLC}, recursive), output, reporting, {POLC}, suffix)
     suffix = _suffix(target_of(jobs[0]), format_)  # every job's: all outputs in a folder have one suffix
-    with codec_choice.load() as codec:
-        work = partial(_decompress_one, suffix=suffix)
-        return run_coding("decompress", jobs, work, reporting, codec)
+    slots = NetworkSlots()
+    with codec_choice.pool(slots) as codecs:
+        work = partial(_decompress_one, codecs, suffix, variant)
+        return run_coding("decompress", jobs, work, reporting, codecs.to_encode(), slots)
 
 
 @click.command(
@@ -72,11 +89,13 @@ def verify(
     """Check .polc files: decode every symbol and compare all checksums, without making the image.
 
     A line 'FILE: ok' on standard output for each good file, an error line for each bad one, and exit code 2
-    if there is any. The bundle must be the one that made the files.
+    if there is any.
     """
     jobs = [Job(source) for source in expand(arguments, {POLC}, recursive)]
-    with codec_choice.load() as codec:
-        return run_coding("verify", jobs, _verify_one, reporting, codec, _verify_text)
+    slots = NetworkSlots()
+    with codec_choice.pool(slots) as codecs:
+        work = partial(_verify_one, codecs)
+        return run_coding("verify", jobs, work, reporting, codecs.to_encode(), slots, _verify_text)
 
 
 def _suffix(target: Target, format_: str | None) -> str:
@@ -91,21 +110,26 @@ def _suffix(target: Target, format_: str | None) -> str:
     return suffix
 
 
-def _decompress_one(codec: Codec, job: Job, suffix: str) -> Facts:
+def _decompress_one(codecs: CodecPool, suffix: str, variant: str | None, job: Job) -> Facts:
     target = target_of(job)
     target.check()
-    data = read_input(job, codec.limits)
-    decoded = codec.decode(data)
-    image = encode_image(codec.synthesise(decoded), suffix)
+    decoded, codec, facts = _decode(codecs, read_input(job, codecs.limits))
+    image = encode_image(codec.synthesise(decoded, variant), suffix)
     target.write(image)
-    written = {"output_bytes": len(image), "output_sha256": hashlib.sha256(image).hexdigest()}
-    return {**coded_facts(decoded.header, len(data)), **written}
+    return {**facts, "output_bytes": len(image), "output_sha256": hashlib.sha256(image).hexdigest()}
 
 
-def _verify_one(codec: Codec, job: Job) -> Facts:
-    data = read_input(job, codec.limits)
-    decoded = codec.decode(data)
-    return {**coded_facts(decoded.header, len(data)), "sha256": hashlib.sha256(data).hexdigest()}
+def _verify_one(codecs: CodecPool, job: Job) -> Facts:
+    data = read_input(job, codecs.limits)
+    return {**_decode(codecs, data)[2], "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _decode(codecs: CodecPool, data: bytes) -> tuple[Decoded, Codec, Facts]:
+    """The latent of a file, what decoded it, and what is said of both."""
+    container = Container.unpack(data, codecs.limits)
+    codec = codecs.to_decode(container)
+    facts = {**coded_facts(container.header, len(data)), "bundle": str(codec.bundle.path)}
+    return codec.decode(container), codec, facts
 
 
 def _verify_text(result: Facts) -> str:

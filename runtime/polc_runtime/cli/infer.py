@@ -15,6 +15,7 @@ from ..backends import FloatArray
 from ..bundle import SEGMENTATION, Task
 from ..codec import Codec
 from ..codec.latent import Decoded
+from ..codec.pipeline import NetworkSlots
 from ..errors import UsageError
 from ..files.inputs import STANDARD, Source, expand
 from ..files.outputs import Job, Target, check_distinct, plan
@@ -112,14 +113,17 @@ def infer(
     probabilities, a segmentation the classes it finds with their share of the pixels.
     """
     sources = expand(arguments, {POLC}, recursive)
-    with codec_choice.load() as codec:
+    slots = NetworkSlots()
+    with codec_choice.pool(slots, encodes=True) as codecs:
+        codec = codecs.to_encode()
         tasks = tuple(codec.bundle.manifest.task(name) for name in dict.fromkeys(names))
         if via_pixels:
             for task in tasks:
                 codec.predictor.pixel_task(task.name)
         maps = {} if output is None else _plan_maps(sources, output, tasks, force)
-        work = partial(_infer_one, wanted=Predictions(tasks, top, via_pixels, maps))
-        return run_coding("infer", [Job(source) for source in sources], work, reporting, codec, _text)
+        work = partial(_infer_one, codec, Predictions(tasks, top, via_pixels, maps))
+        jobs = [Job(source) for source in sources]
+        return run_coding("infer", jobs, work, reporting, codec, slots, _text)
 
 
 def _plan_maps(
@@ -164,7 +168,7 @@ def _targets(job: Job, addition: str) -> MapTargets:
     return MapTargets(*(Target(path, target.make_folders, target.force) for path in paths))
 
 
-def _infer_one(codec: Codec, job: Job, wanted: Predictions) -> Facts:
+def _infer_one(codec: Codec, wanted: Predictions, job: Job) -> Facts:
     maps = wanted.maps.get(job, {})
     for each in maps.values():
         each.map.check()

@@ -81,6 +81,7 @@ def _bundle_text(facts: Facts) -> str:
         ("codec_id", facts["codec_id"][:8]),
         ("tolerances", _tolerances(facts["tolerances"])),
         ("validation", _validation(facts["validation"])),
+        *(("variant", variant["name"]) for variant in facts["variants"]),
         *(("note", note) for note in facts["notes"]),
         ("attention", f"{facts['attention']} on this machine"),
     ]

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from functools import partial
 
 from ..codec import Codec
-from ..codec.pipeline import lock_networks
+from ..codec.pipeline import NetworkSlots
 from ..errors import UsageError
 from ..files.inputs import STANDARD, Source
 from ..files.outputs import Job, Target, plan
 from .console import say
 from .options import Output, Reporting
-from .runner import AT_ONCE, Facts, run
+from .runner import Facts, Work, run
 
 POLC = ".polc"
 """Suffix of the files that `polc compress` writes."""
-
-CodecWork = Callable[[Codec, Job], Facts]
-"""Does one job with a codec, see `runner.Work`."""
 
 
 def plan_jobs(
@@ -36,12 +32,13 @@ def plan_jobs(
 def run_coding(
     command: str,
     jobs: list[Job],
-    work: CodecWork,
+    work: Work,
     reporting: Reporting,
     codec: Codec,
+    slots: NetworkSlots,
     show: Callable[[Facts], str] | None = None,
 ) -> int:
-    """`runner.run` with a codec, which `-v` describes first; several jobs share its backend by a lock."""
+    """`runner.run` with a codec, which `-v` and `--json` describe; `slots` are those of its backend."""
     runs = codec.backend.describe()
     if reporting.verbose:
         say(", ".join(f"{key} {value}" for key, value in runs.items() if value is not None))
@@ -51,10 +48,7 @@ def run_coding(
         "backend": codec.backend.name,
         "runs": runs,
     }
-    if len(jobs) == 1:
-        return run(command, jobs, partial(work, codec), reporting, show, about)
-    lock = lock_networks(codec, AT_ONCE)
-    return run(command, jobs, partial(work, codec.over(lock)), reporting, show, about, lock.stop)
+    return run(command, jobs, work, reporting, show, about, slots.stop)
 
 
 def target_of(job: Job) -> Target:

@@ -14,7 +14,10 @@ from .console import say
 from .program import current_limits
 
 if TYPE_CHECKING:
+    from ..backends import BackendOptions
     from ..codec import Codec
+    from ..codec.pipeline import NetworkSlots
+    from ..codec.pool import CodecPool
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -51,19 +54,56 @@ class CodecChoice:
         Args:
             checkpoint: the model's weights, for the backend that needs them.
         """
-        from ..backends import BackendOptions
-        from ..bitstream.rans import is_fallback
         from ..bundle import Bundle
-        from ..bundle.find import DEFAULT_BUNDLE, uses_default
         from ..codec import Codec
+
+        self._say_default()
+        _say_fallback()
+        limits = current_limits()
+        return Codec(Bundle.load(self.bundle, limits), self.backend, self._options(checkpoint), limits)
+
+    def pool(self, slots: NetworkSlots, encodes: bool = False) -> CodecPool:
+        """The codecs of the bundle or ladder; without one, of every known bundle for decoding.
+
+        Args:
+            slots: that their backends run graphs in.
+            encodes: whether the default bundle is worth a notice.
+        """
+        from ..backends import make_backend
+        from ..bundle import Bundle
+        from ..codec import Codec
+        from ..codec.pipeline import NetworkLock
+        from ..codec.pool import CodecPool
+
+        if encodes:
+            self._say_default()
+        _say_fallback()
+        limits, options = current_limits(), self._options()
+
+        def open_codec(folder: Path) -> Codec:
+            bundle = Bundle.load(folder, limits)
+            backend = NetworkLock(make_backend(self.backend, bundle, options), slots)
+            return Codec(bundle, backend, options, limits)
+
+        return CodecPool(self.bundle, open_codec, limits)
+
+    def _say_default(self) -> None:
+        from ..bundle.find import DEFAULT_BUNDLE, uses_default
 
         if uses_default(self.bundle):
             say(f"notice: using the bundle {DEFAULT_BUNDLE} that comes with polc; name another by --bundle")
-        if is_fallback():
-            say("notice: the native coder was not built; the pure-Python one writes the same bytes, slower")
-        options = BackendOptions(self.precision, self.threads, device=self.device, checkpoint=checkpoint)
-        limits = current_limits()
-        return Codec(Bundle.load(self.bundle, limits), self.backend, options, limits)
+
+    def _options(self, checkpoint: Path | None = None) -> BackendOptions:
+        from ..backends import BackendOptions
+
+        return BackendOptions(self.precision, self.threads, device=self.device, checkpoint=checkpoint)
+
+
+def _say_fallback() -> None:
+    from ..bitstream.rans import is_fallback
+
+    if is_fallback():
+        say("notice: the native coder was not built; the pure-Python one writes the same bytes, slower")
 
 
 @dataclass(frozen=True)
@@ -118,8 +158,9 @@ codec_choice = grouped(
         "bundle": click.option(
             "--bundle",
             metavar="BUNDLE",
-            help="The bundle to code with: a folder, or the name of one that comes with polc. "
-            "Default: $POLC_BUNDLE, else nano.",
+            help="The bundle to code with: a folder, a ladder of bundles, or the name of one that comes with "
+            "polc. Default: $POLC_BUNDLE, else nano. Files are decoded with the bundle that made them, if it "
+            "is one of these or lies in a folder that $POLC_BUNDLES lists.",
         ),
         "backend": click.option(
             "--backend",
@@ -140,7 +181,7 @@ codec_choice = grouped(
             "--threads",
             metavar="N",
             type=click.IntRange(1, MAX_THREADS),
-            help="CPU threads. Default: the backend's choice.",
+            help="CPU threads. Default: $POLC_THREADS, else the processors this process may use.",
         ),
     },
 )
@@ -160,6 +201,12 @@ output = grouped(
         ),
         "force": force,
     },
+)
+
+variant = click.option(
+    "--variant",
+    metavar="NAME",
+    help="Other image networks of the bundle, for the same files ('polc info BUNDLE' lists them).",
 )
 
 recursive = click.option(

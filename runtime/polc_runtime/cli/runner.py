@@ -85,14 +85,14 @@ def run(
         progress(jobs, command, with_bar) as items,
     ):
         for job, outcome in zip(items, outcomes, strict=True):
-            result, unexpected = outcome.result()
+            result, trace = outcome.result()
             for message in _messages(job, result, reporting.verbose):
                 say(message, over_bar=with_bar)
             if not result["ok"]:
                 failed += 1
                 fail(result["error"], over_bar=with_bar)
-            if unexpected and reporting.verbose:
-                click.echo("".join(traceback.format_exception(unexpected)), err=True)
+            if trace and reporting.verbose:
+                click.echo(trace, err=True)
             add(result)
             if show and result["ok"] and not reporting.as_json:
                 click.echo(show(result))
@@ -100,10 +100,13 @@ def run(
 
 
 class _Attempt(NamedTuple):
-    """A job's result; and its error, where that is none of `FAILURES`."""
+    """A job's result; and where its error came from, if that is none of `FAILURES`.
+
+    As text: an exception would keep the images of its frames in memory.
+    """
 
     result: Facts
-    unexpected: Exception | None
+    trace: str
 
 
 def _in_place(jobs: Sequence[Job], do: Callable[[Job], _Attempt]) -> Generator[Outcome[_Attempt], None, None]:
@@ -183,7 +186,7 @@ def _attempt(work: Work, job: Job) -> _Attempt:
         result["output"] = job.target.name
     kept: list[str] = []
     waiting = _WaitingTime()
-    unexpected = None
+    trace = ""
     token = _warnings.set(kept)
     started = time.perf_counter()
     try:
@@ -193,13 +196,13 @@ def _attempt(work: Work, job: Job) -> _Attempt:
         kind = error_kind(explain(error) if isinstance(error, OSError) else error)
         result |= {"ok": False, "error": _about(job, error_text(error)), "kind": kind}
     except Exception as error:
-        unexpected = error
+        trace = traceback.format_exc()
         message = f"unexpected {type(error).__name__}: {first_line(error)} (-v shows where)"
         result |= {"ok": False, "error": _about(job, message), "kind": error_kind(error)}
     finally:
         _warnings.reset(token)
     seconds = time.perf_counter() - started - waiting.seconds
-    return _Attempt(result | {"warnings": kept, "seconds": round(seconds, 4)}, unexpected)
+    return _Attempt(result | {"warnings": kept, "seconds": round(seconds, 4)}, trace)
 
 
 def _about(job: Job, message: str) -> str:

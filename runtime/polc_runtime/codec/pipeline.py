@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,25 +34,22 @@ WORKERS = 4
 """Items under way at once by default."""
 
 
-class NetworkLock(BackendWrapper):
-    """Limits how many graphs of a backend run at once, over all threads.
-
-    Between two graphs of one item, those of another may run; what is not a graph overlaps freely.
+class NetworkSlots:
+    """Limits how many graphs run at once, over all threads and backends that share the slots.
 
     Args:
-        backend: runs the graphs.
-        at_once: how many.
+        at_once: how many graphs.
     """
 
-    def __init__(self, backend: Backend, at_once: int = 1) -> None:
-        super().__init__(backend)
+    def __init__(self, at_once: int = 1) -> None:
         self._at_once = at_once
         self._running = 0
         self._stopped = False
         self._changed = threading.Condition()
 
-    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """Waits for its turn, then runs a graph, see `Backend.run`.
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Waits for a free slot; the graph runs inside.
 
         Raises:
             Interrupted: `stop` was called.
@@ -62,16 +60,16 @@ class NetworkLock(BackendWrapper):
                 raise Interrupted("stopped before it was done")
             self._running += 1
         try:
-            return self.backend.run(graph, inputs)
+            yield
         finally:
             with self._changed:
                 self._running -= 1
                 self._changed.notify_all()
 
     def stop(self) -> None:
-        """Ends all work on the backend: whoever waits or asks for a graph gets `Interrupted`.
+        """Frees no more slots: threads that wait or ask for one get `Interrupted`.
 
-        Returns when no graph runs any more.
+        Returns when no graph is running.
         """
         with self._changed:
             self._stopped = True
@@ -79,25 +77,28 @@ class NetworkLock(BackendWrapper):
             self._changed.wait_for(lambda: self._running == 0)
 
 
-def lock_networks(codec: Codec, workers: int, networks: int | None = None) -> NetworkLock:
-    """A lock around a codec's backend, for `Codec.over`.
+class NetworkLock(BackendWrapper):
+    """A backend that runs each graph in a slot.
+
+    Between two graphs of one item, those of another may run; what is not a graph overlaps freely.
 
     Args:
-        codec: its backend says on which device it runs.
-        workers: items under way at once.
-        networks: graphs that may run at once; None for one on the processor, where a graph fills the cores,
-            and for as many as there are workers on another device, which copies for one and runs another.
-
-    Raises:
-        UsageError: `workers` or `networks` is not positive.
+        backend: runs the graphs.
+        slots: may be shared with other backends.
     """
-    if networks is None:
-        on_processor = codec.backend.describe().get("device", CPU) == CPU
-        networks = 1 if on_processor else workers
-    for name, value in (("workers", workers), ("networks", networks)):
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, got {value}")
-    return NetworkLock(codec.backend, networks)
+
+    def __init__(self, backend: Backend, slots: NetworkSlots) -> None:
+        super().__init__(backend)
+        self.slots = slots
+
+    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Runs a graph once there is a free slot, see `Backend.run`.
+
+        Raises:
+            Interrupted: the slots were stopped.
+        """
+        with self.slots.slot():
+            return self.backend.run(graph, inputs)
 
 
 def compress_many(
@@ -120,7 +121,8 @@ def compress_many(
             is room.
         quality: of them all; None for the bundle's default.
         workers: threads, and so items under way at once.
-        networks: graphs that may run at once, see `lock_networks`.
+        networks: graphs that may run at once; None for one on the processor, where a graph fills the cores,
+            and for as many as there are workers on another device, which copies for one and runs another.
         portable: as `Codec.compress` has it.
 
     Yields:
@@ -129,13 +131,13 @@ def compress_many(
     Raises:
         UsageError: `workers` or `networks` is not positive.
     """
-    lock = lock_networks(codec, workers, networks)
-    locked = codec.over(lock)
+    slots = _slots(codec, workers, networks)
+    locked = codec.over(NetworkLock(codec.backend, slots))
 
     def compress(image: ImageSource) -> bytes:
         return locked.compress(_pixels(image, locked), quality, portable)
 
-    return in_order(images, compress, workers, lock.stop)
+    return in_order(images, compress, workers, slots.stop)
 
 
 def decompress_many(
@@ -147,7 +149,7 @@ def decompress_many(
         codec: decompresses; it must not be closed before the last outcome is taken.
         files: paths or bytes; taken one by one as there is room.
         workers: threads, and so items under way at once.
-        networks: graphs that may run at once, see `lock_networks`.
+        networks: graphs that may run at once, as `compress_many` has it.
 
     Yields:
         An outcome for each file. Leaving early stops the items under way before their next graph.
@@ -155,9 +157,19 @@ def decompress_many(
     Raises:
         UsageError: `workers` or `networks` is not positive.
     """
-    lock = lock_networks(codec, workers, networks)
-    locked = codec.over(lock)
-    return in_order(files, lambda file: locked.decompress(_bytes(file, locked)), workers, lock.stop)
+    slots = _slots(codec, workers, networks)
+    locked = codec.over(NetworkLock(codec.backend, slots))
+    return in_order(files, lambda file: locked.decompress(_bytes(file, locked)), workers, slots.stop)
+
+
+def _slots(codec: Codec, workers: int, networks: int | None) -> NetworkSlots:
+    if networks is None:
+        on_processor = codec.backend.device == CPU
+        networks = 1 if on_processor else workers
+    for name, value in (("workers", workers), ("networks", networks)):
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")
+    return NetworkSlots(networks)
 
 
 def _pixels(image: ImageSource, codec: Codec) -> Pixels:

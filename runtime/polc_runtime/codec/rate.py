@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from functools import partial
 
 from ..bitstream.container import QUALITY_UNIT as STEPS
+from ..bitstream.plan import Quality
 from ..errors import UsageError
-
-if TYPE_CHECKING:
-    from ..bitstream.plan import Quality
-    from ..pictures.images import Pixels
-    from .codec import Codec
+from ..pictures.images import Pixels
+from .codec import Codec
+from .pool import CodecPool
 
 _FIRST_GUESS = 4 * STEPS
 _ANY_SIZE = 1 << 62  # that every file fits in; whole numbers may be too large for a float
@@ -57,26 +56,34 @@ class RateGoal:
                 f"quality=... must lie between {offered.min:g} and {offered.max:g}, got {self.quality:g}"
             )
 
-    def encode(self, codec: Codec, pixels: Pixels, portable: bool = True) -> tuple[float, bytes]:
+    def encode(
+        self,
+        codec: Codec | CodecPool,
+        pixels: Pixels,
+        portable: bool = True,
+        variant: str | None = None,
+    ) -> tuple[float, bytes]:
         """Compresses an image to the goal.
 
         Args:
-            codec: compresses.
+            codec: compresses; a pool does with its bundle, or with those of its ladder.
             pixels: uint8 [H,W,3].
             portable: as `Codec.compress` has it.
+            variant: likewise.
 
         Returns:
-            The quality, a multiple of 1/256, and the file.
+            The quality, a multiple of 1/256 or one of the ladder's, and the file.
 
         Raises:
-            UsageError: the quality is outside of the bundle's range, or no quality gives so small a file.
+            UsageError: there is no such quality, or even the smallest gives a larger file.
             ImageError: as `Codec.compress`.
         """
-
-        def encode(quality: float) -> bytes:
-            return codec.compress(pixels, quality, portable)
-
         height, width = pixels.shape[:2]
+        if isinstance(codec, CodecPool):
+            if codec.qualities is not None:
+                return self._encode_on_ladder(codec, codec.qualities, pixels, portable, variant)
+            codec = codec.to_encode()
+        encode = partial(codec.compress, pixels, portable=portable, variant=variant)
         offered = codec.plan.quality
         if self.bpp is not None:
             return largest_quality_within_bpp(encode, self.bpp, width, height, offered.min, offered.max)
@@ -84,6 +91,24 @@ class RateGoal:
             return largest_quality_within(encode, self.max_bytes, offered.min, offered.max)
         quality = offered.default if self.quality is None else self.quality
         return round(quality * STEPS) / STEPS, encode(quality)
+
+    def _encode_on_ladder(
+        self,
+        codecs: CodecPool,
+        qualities: Sequence[float],
+        pixels: Pixels,
+        portable: bool,
+        variant: str | None,
+    ) -> tuple[float, bytes]:
+        def encode(quality: float) -> bytes:
+            return codecs.to_encode(quality).compress(pixels, portable=portable, variant=variant)
+
+        height, width = pixels.shape[:2]
+        max_bytes = self.max_bytes if self.bpp is None else bytes_for_bpp(self.bpp, width, height)
+        if max_bytes is not None:
+            return largest_rung_within(encode, max_bytes, qualities)
+        quality = qualities[(len(qualities) - 1) // 2] if self.quality is None else self.quality
+        return quality, encode(quality)
 
 
 def largest_quality_within(
@@ -140,6 +165,34 @@ def largest_quality_within_bpp(
         rate = f"{8 * search.size_above / (width * height):.4g} bpp ({search.size_above} bytes)"
         raise UsageError(f"the smallest file, at quality {lowest:g}, has {rate}; {bpp:g} bpp is too low")
     return search.below / STEPS, search.best
+
+
+def largest_rung_within(encode: Encode, max_bytes: int, qualities: Sequence[float]) -> tuple[float, bytes]:
+    """Searches the largest of some qualities whose file has at most `max_bytes` bytes, by bisection.
+
+    Args:
+        encode: quality -> the bytes of the whole file.
+        max_bytes: the limit.
+        qualities: rising; so do the sizes, or the result is not the largest.
+
+    Raises:
+        UsageError: the file of the smallest quality is larger than `max_bytes`; the message says its size.
+    """
+    best = None
+    low, high, smallest = 0, len(qualities), 0
+    while low < high:
+        middle = (low + high) // 2
+        data = encode(qualities[middle])
+        if len(data) <= max_bytes:
+            best, low = (qualities[middle], data), middle + 1
+        else:
+            smallest, high = len(data), middle
+    if best is None:
+        raise UsageError(
+            f"the smallest file, at quality {qualities[0]:g}, has {smallest} bytes; "
+            f"{max_bytes} bytes are too few"
+        )
+    return best
 
 
 def bytes_for_bpp(bpp: float, width: int, height: int) -> int:

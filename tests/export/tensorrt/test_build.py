@@ -106,8 +106,8 @@ class Builder:
 
 
 class _Profile(dict):
-    def set_shape(self, name, least, best, most):
-        self[name] = (least, best, most)
+    def set_shape(self, name, *shapes):
+        self[name] = shapes
 
 
 class _Layer:
@@ -323,7 +323,7 @@ def test_engines_in_the_cache_are_not_built_again_unless_asked_for(start, bundle
     assert [one.engine for one in again] == [one.engine for one in first] and len(trt.configs) == 2
     build_engines(bundle, dataclasses.replace(options, rebuild=True))
     assert len(trt.configs) == 4
-    other = dataclasses.replace(options, shapes=Shapes(most=Size(1088, 1920)))
+    other = dataclasses.replace(options, shapes=Shapes(max=Size(1088, 1920)))
     assert all(one.built for one in build_engines(bundle, other))
 
 
@@ -351,7 +351,7 @@ def test_the_log_keeps_what_tensorrt_says_but_for_details(start, bundle, options
     engine = build_engines(bundle, options)[0].engine
     log = engine.path.with_suffix(".log").read_text()
     assert log.startswith(
-        "WARNING  a warning\nINFO     the engine as its inspector tells it: {"
+        "WARNING  a warning\nINFO     the engine as its inspector describes it: {"
     ) and log.endswith("}\n")
 
 

@@ -218,7 +218,7 @@ def test_half_of_the_matrix_layers_is_enough_and_other_layers_do_not_count():
     ]
     verdict = judge(layers, "fp16", exact=False)
     assert verdict.problems == () and verdict.matrix_layers == {"fp16": 1, "fp32": 1}
-    assert verdict.told() == "layers: 1 fp16, 10 fp32; matrix products: 1 of 2 in fp16, 0 unread"
+    assert verdict.summary() == "layers: 1 fp16, 10 fp32; matrix products: 1 of 2 in fp16, 0 unread"
 
 
 def test_without_a_matrix_layer_the_others_decide_if_all_of_them_can_be_read():

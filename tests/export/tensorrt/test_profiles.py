@@ -56,14 +56,14 @@ def test_inputs_take_their_shapes_from_their_axes():
         ),
         SHAPES,
     )
-    assert ranges["image"].least == (1, 3, 192, 256) and ranges["image"].best == (2, 3, 512, 768)
-    assert ranges["image"].most == (4, 3, 1088, 1920)
-    assert ranges["y"].most == (4, 8, 68, 120) and ranges["quality"].best == (2,)
+    assert ranges["image"].min == (1, 3, 192, 256) and ranges["image"].opt == (2, 3, 512, 768)
+    assert ranges["image"].max == (4, 3, 1088, 1920)
+    assert ranges["y"].max == (4, 8, 68, 120) and ranges["quality"].opt == (2,)
 
 
 def test_exact_graphs_take_one_image_at_a_time():
     found = ranges_of(graph({"z_hat": ("batch", 8, "h", "w")}, exact=True), SHAPES)["z_hat"]
-    assert (found.least, found.best, found.most) == ((1, 8, 3, 4), (1, 8, 8, 12), (1, 8, 17, 30))
+    assert (found.min, found.opt, found.max) == ((1, 8, 3, 4), (1, 8, 8, 12), (1, 8, 17, 30))
 
 
 def test_an_axis_nobody_knows_is_an_error_that_names_it():
@@ -74,13 +74,13 @@ def test_an_axis_nobody_knows_is_an_error_that_names_it():
 def test_every_graph_of_a_bundle_has_ranges_that_admit_what_lies_between():
     for entry in Bundle.load("nano").manifest.graphs:
         for found in ranges_of(entry, SHAPES).values():
-            assert found.admits(found.least) and found.admits(found.best) and found.admits(found.most)
-            assert not found.admits((*found.most[:-1], found.most[-1] + 1))
-            assert not found.admits((*found.most, 1))
+            assert found.admits(found.min) and found.admits(found.opt) and found.admits(found.max)
+            assert not found.admits((*found.max[:-1], found.max[-1] + 1))
+            assert not found.admits((*found.max, 1))
 
 
 @pytest.mark.parametrize(
-    ("rule", "least", "best", "most"),
+    ("rule", "smallest", "usual", "largest"),
     [
         (SizeRule(), (192, 256), (512, 768), (1088, 1920)),
         (SizeRule(fixed=(16, 14)), (256, 224), (256, 224), (256, 224)),
@@ -89,10 +89,10 @@ def test_every_graph_of_a_bundle_has_ranges_that_admit_what_lies_between():
         (SizeRule(minimum=80), (1280, 1280), (1280, 1280), (1280, 1920)),
     ],
 )
-def test_a_task_takes_as_much_as_its_rule_admits(rule, least, best, most):
+def test_a_task_takes_as_much_as_its_rule_admits(rule, smallest, usual, largest):
     fitted = SHAPES.fitted(rule)
-    found = [(size.height, size.width) for size in (fitted.least, fitted.best, fitted.most)]
-    assert found == [least, best, most]
+    found = [(size.height, size.width) for size in (fitted.min, fitted.opt, fitted.max)]
+    assert found == [smallest, usual, largest]
     assert all(rule.admits(height // 16, width // 16) for height, width in found)
 
 

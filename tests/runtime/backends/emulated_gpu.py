@@ -65,6 +65,9 @@ class EmulatedRuntime:
         major, minor = CAPABILITY
         return Error.cudaSuccess, SimpleNamespace(name=GPU.encode(), major=major, minor=minor)
 
+    def cudaDriverGetVersion(self):
+        return Error.cudaSuccess, 13010
+
     def cudaSetDevice(self, index):
         return (Error.cudaSuccess,)
 

@@ -20,7 +20,7 @@ class OnProcessor(OnnxRuntimeCudaBackend):
     """The same binding of memory with the processor's provider."""
 
     provider = "CPUExecutionProvider"
-    memory = "cpu"
+    device = "cpu"
 
     def _find_ops(self):
         return NO_OPS
@@ -78,7 +78,7 @@ def test_graphs_are_timed_once_it_is_asked_for(bundle):
     assert isinstance(backend, DeviceTimed) and not isinstance(
         make_backend("onnxruntime", bundle, BackendOptions()), DeviceTimed
     )
-    feeds = {"z_hat": np.zeros((1, bundle.manifest.hyper_channels, 3, 3), np.float32)}
+    feeds = {"z_hat": np.zeros((1, bundle.manifest.plan.hyper.channels, 3, 3), np.float32)}
     feeds["quality"] = np.array([4], np.float32)
     backend.run("hyper_synthesis", feeds)
     assert backend.graph_seconds() == {}

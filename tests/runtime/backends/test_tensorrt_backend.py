@@ -9,23 +9,24 @@ import numpy as np
 import pytest
 from emulated_gpu import CAPABILITY, GPU, EmulatedRuntime, EmulatedTensorRt
 
-from polc_runtime import BackendUnavailable, Bundle, BundleError, Codec, PolcError
+from polc_runtime import BackendUnavailable, Bundle, BundleError, Codec, PolcError, UsageError
 from polc_runtime.backends import BackendOptions, DeviceTimed, backend_names
 from polc_runtime.backends.tensorrt.backend import TensorRtBackend
 from polc_runtime.backends.tensorrt.cuda import RUNTIMES
 from polc_runtime.backends.tensorrt.engine_cache import EngineKey, Range, Target, store
 from polc_runtime.bundle import StoredFile
+from polc_runtime.errors import ResourceError
 
 VERSIONS = ("8.6.0", "10.13.3.9")
-LEAST, MOST = 192, 512
+SMALLEST, LARGEST = 192, 512
 
 
 def target(version):
     return Target(GPU, ".".join(map(str, CAPABILITY)), version)
 
 
-def ranges(graph, most=MOST):
-    """From 192x192 to most x most, batch 1 to 2 where the graph may have it."""
+def ranges(graph, largest=LARGEST):
+    """From 192x192 to largest x largest, batch 1 to 2 where the graph may have it."""
 
     def shape(axes, side, batch):
         units = {"batch": batch, "h": side // 64, "w": side // 64}
@@ -38,7 +39,7 @@ def ranges(graph, most=MOST):
 
     batch = 1 if graph.exact else 2
     return {
-        name: Range(shape(axes, LEAST, 1), shape(axes, LEAST, 1), shape(axes, most, batch))
+        name: Range(shape(axes, SMALLEST, 1), shape(axes, SMALLEST, 1), shape(axes, largest, batch))
         for name, axes in graph.inputs.items()
     }
 
@@ -52,11 +53,11 @@ def with_files(bundle, variant="tensorrt"):
     return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, graphs=tuple(graphs)))
 
 
-def fill(cache, bundle, version, variant="tensorrt", names=None, most=MOST):
+def fill(cache, bundle, version, variant="tensorrt", names=None, largest=LARGEST):
     for graph in bundle.manifest.graphs:
         if names is None or graph.name in names:
             key = EngineKey(
-                graph.name, graph.sha256, variant, "fp32", False, ranges(graph, most), target(version)
+                graph.name, graph.sha256, variant, "fp32", False, ranges(graph, largest), target(version)
             )
             store(cache, key, f"engine of {graph.name}".encode(), {})
 
@@ -94,7 +95,7 @@ def picture(height, width):
 
 
 def entropy_inputs(bundle, h=3, w=4, seed=0):
-    shape = (1, bundle.manifest.hyper_channels, h, w)
+    shape = (1, bundle.manifest.plan.hyper.channels, h, w)
     z_hat = np.rint(np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
     return {"z_hat": z_hat, "quality": np.array([3.0], np.float32)}
 
@@ -141,7 +142,7 @@ def test_parameters_stay_on_the_device_between_the_steps(emulate, bundle, tmp_pa
     before = cuda.to_device
     context = backend.run("context_0", {"params": params})["channel_context"]
     assert cuda.to_device == before
-    y_hat = np.zeros((1, bundle.manifest.latent_channels, *params.shape[2:]), np.float32)
+    y_hat = np.zeros((1, bundle.manifest.plan.latent.channels, *params.shape[2:]), np.float32)
     backend.run("context_1", {"params": params, "channel_context": context, "y_hat": y_hat})
     assert cuda.to_device - before == y_hat.nbytes
     with pytest.raises(ValueError, match="read-only"):
@@ -160,7 +161,7 @@ def test_another_array_of_the_same_name_is_copied(backend, bundle):
 
 def test_memory_that_an_output_was_written_to_no_longer_counts_as_the_array_before(backend, bundle):
     first = backend.run("hyper_synthesis", entropy_inputs(bundle, seed=1))["params"]
-    (engine,) = (one for one in backend._loaded.values() if one.key.graph == "hyper_synthesis")
+    (engine,) = (one for one in backend._loaded._values.values() if one.key.graph == "hyper_synthesis")
     engine.kept = ()
     backend.run("hyper_synthesis", entropy_inputs(bundle, seed=2))
     found = backend.run("context_0", {"params": first})["means"]
@@ -169,7 +170,7 @@ def test_memory_that_an_output_was_written_to_no_longer_counts_as_the_array_befo
 
 def test_a_captured_run_is_captured_again_once_another_graph_has_moved_its_memory(backend, bundle):
     rng = np.random.default_rng(0)
-    channels = bundle.manifest.latent_channels
+    channels = bundle.manifest.plan.latent.channels
 
     def y_hat(batch, side):
         return rng.standard_normal((batch, channels, side, side), np.float32)
@@ -200,32 +201,43 @@ def test_what_was_given_out_is_not_changed_by_later_runs(backend, bundle):
     assert not np.array_equal(first, second)
 
 
-def test_threads_have_lanes_of_their_own_and_leave_them_to_later_ones(emulate, bundle, tmp_path):
+@pytest.mark.parametrize("streams", [1, 2, 3])
+def test_many_threads_share_a_fixed_number_of_streams(emulate, bundle, tmp_path, streams):
     cuda, trt = emulate()
     fill(tmp_path, bundle, "8.6.0")
-    with Codec(bundle, TensorRtBackend(bundle, BackendOptions(), tmp_path)) as codec:
-        images = [picture(190 + i, 200) for i in range(4)]
+    backend = TensorRtBackend(bundle, BackendOptions(), tmp_path, streams=streams)
+    with Codec(bundle, backend) as codec, ThreadPoolExecutor(6) as pool:
+        images = [picture(190 + i, 200) for i in range(6)]
         expected = [Codec(bundle, trt.computes).compress(image) for image in images]
-        for _ in range(2):
-            with ThreadPoolExecutor(2) as pool:
-                assert list(pool.map(codec.compress, images)) == expected
-            assert 1 <= cuda.streams <= 2
-        before = cuda.streams
-        thread = threading.Thread(target=codec.compress, args=(images[0],))
+        assert list(pool.map(codec.compress, images)) == expected
+        assert 1 <= cuda.streams <= streams
+    assert cuda.streams == 0
+
+
+def test_a_thread_waits_for_a_stream(backend, bundle):
+    feeds, ran = entropy_inputs(bundle), threading.Event()
+
+    def run():
+        backend.run("hyper_synthesis", feeds)
+        ran.set()
+
+    with backend._streams.stream(), backend._streams.stream():
+        thread = threading.Thread(target=run)
         thread.start()
-        thread.join()
-        assert cuda.streams == before
+        assert not ran.wait(0.2)
+    assert ran.wait(10)
+    thread.join()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_engine_runs_in_several_lanes_at_once(emulate, bundle, tmp_path, version):
+def test_an_engine_runs_on_several_streams_at_once(emulate, bundle, tmp_path, version):
     """Before TensorRT 10 a second context of an engine has no profile until one is set."""
     cuda, trt = emulate(version)
     fill(tmp_path, bundle, version)
     backend = TensorRtBackend(bundle, BackendOptions(), tmp_path)
     feeds = entropy_inputs(bundle)
     first = backend.run("hyper_synthesis", feeds)["params"]
-    with backend._lanes.one():  # held, so that the next run makes another
+    with backend._streams.stream():  # held, so that the next run makes another
         second = backend.run("hyper_synthesis", feeds)["params"]
     np.testing.assert_array_equal(first, second)
     assert trt.opened == ["engine of hyper_synthesis"] and cuda.streams == 2
@@ -251,7 +263,7 @@ def test_a_full_device_is_one_line_and_the_next_run_works(emulate, bundle, tmp_p
     cuda, _ = emulate(limit=3 << 20)
     fill(tmp_path, bundle, "8.6.0")
     backend = TensorRtBackend(bundle, BackendOptions(), tmp_path)
-    with pytest.raises(PolcError, match=r"cudaErrorMemoryAllocation\); use smaller images") as caught:
+    with pytest.raises(ResourceError, match=r"use smaller images .*cudaErrorMemoryAllocation") as caught:
         backend.run("hyper_synthesis", entropy_inputs(bundle))
     assert "\n" not in str(caught.value) and cuda.blocks == {}
     cuda.limit = 1 << 32
@@ -260,13 +272,13 @@ def test_a_full_device_is_one_line_and_the_next_run_works(emulate, bundle, tmp_p
 
 def test_the_engine_for_the_smallest_images_that_do_is_taken(emulate, bundle, tmp_path):
     _, trt = emulate()
-    fill(tmp_path, bundle, "8.6.0", most=1024)
-    fill(tmp_path, bundle, "8.6.0", most=256)
+    fill(tmp_path, bundle, "8.6.0", largest=1024)
+    fill(tmp_path, bundle, "8.6.0", largest=256)
     engines = TensorRtBackend(bundle, BackendOptions(), tmp_path).engines
     sides = {}
     for side in (192, 320):
         shapes = {"image": (1, 3, side, side), "quality": (1,)}
-        sides[side] = engines.choose("analysis", shapes).key.ranges["image"].most[-1]
+        sides[side] = engines.choose("analysis", shapes).key.ranges["image"].max[-1]
     assert sides == {192: 256, 320: 1024} and trt.opened == []
 
 
@@ -279,16 +291,27 @@ def test_an_image_beyond_every_engine_is_refused_with_the_shapes_they_take(backe
     assert "[1, 3, 192, 192] to [2, 3, 512, 512]" in message and "--max-shape" in message
 
 
+def test_a_machine_that_only_decodes_needs_no_engine_of_the_analysis(emulate, bundle, tmp_path):
+    _, trt = emulate()
+    names = {graph.name for graph in bundle.manifest.graphs if graph.exact} | {"synthesis"}
+    fill(tmp_path, bundle, "8.6.0", names=names)
+    data = Codec(bundle, trt.computes).compress(picture(200, 250))
+    with Codec(bundle, TensorRtBackend(bundle, BackendOptions(), tmp_path)) as codec:
+        assert codec.decompress(data).shape == (200, 250, 3)
+        with pytest.raises(BackendUnavailable, match="there is no engine of analysis"):
+            codec.compress(picture(200, 250))
+
+
 def test_no_engines_say_how_to_build_them(emulate, bundle, tmp_path):
     emulate()
     with pytest.raises(BackendUnavailable, match="polc-export --bundle .*nano.* --format tensorrt") as caught:
         TensorRtBackend(bundle, BackendOptions(), tmp_path)
-    assert f"there is no engine of analysis (fp32) in {tmp_path}" in str(caught.value)
+    assert f"there is no engine of hyper_synthesis (fp32) in {tmp_path}" in str(caught.value)
 
 
 def test_a_bundle_without_tensorrt_files_says_where_to_write_them(emulate, tmp_path):
     emulate()
-    with pytest.raises(BackendUnavailable, match="has no TensorRT files of analysis"):
+    with pytest.raises(BackendUnavailable, match="has no TensorRT files of hyper_synthesis"):
         TensorRtBackend(Bundle.load("nano"), BackendOptions(), tmp_path)
 
 
@@ -395,7 +418,7 @@ def test_a_closed_backend_says_so(emulate, bundle, tmp_path):
     fill(tmp_path, bundle, "8.6.0")
     backend = TensorRtBackend(bundle, BackendOptions(), tmp_path)
     backend.close()
-    with pytest.raises(BackendUnavailable, match="closed"):
+    with pytest.raises(UsageError, match="the backend tensorrt is closed: make another"):
         backend.run("hyper_synthesis", entropy_inputs(bundle))
 
 

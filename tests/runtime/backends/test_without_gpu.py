@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from emulated_gpu import EmulatedRuntime
 
 from polc_runtime import BackendUnavailable, Codec
+from polc_runtime.backends.environment import Component, cuda_driver
 from polc_runtime.backends.tensorrt import cuda
 from polc_runtime.backends.tensorrt.api import import_tensorrt, is_strongly_typed, parse_version
 from polc_runtime.backends.tensorrt.cuda import RUNTIMES, Cuda, import_runtime
@@ -47,7 +49,7 @@ def test_an_old_tensorrt_is_refused(monkeypatch):
     old = type(sys)("tensorrt")
     old.__version__ = "8.5.3.1"
     monkeypatch.setitem(sys.modules, "tensorrt", old)
-    with pytest.raises(BackendUnavailable, match=r"TensorRT 8.5.3.1 is too old, 8.6 is the least"):
+    with pytest.raises(BackendUnavailable, match=r"TensorRT 8.5.3.1 is too old, 8.6 or newer is needed"):
         import_tensorrt()
 
 
@@ -80,7 +82,7 @@ def test_without_a_driver_the_real_bindings_give_one_line():
 def test_the_real_bindings_have_every_function_that_is_called():
     pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
     api = import_runtime()
-    used = re.findall(r"\"(cuda[A-Z]\w+)\"", inspect.getsource(cuda).replace(cuda._NO_MEMORY, ""))
+    used = re.findall(r"\"(cuda[A-Z]\w+)\"", inspect.getsource(cuda))
     assert len(used) > 20 and [name for name in used if not hasattr(api, name)] == []
     assert api.cudaMemcpyKind.cudaMemcpyHostToDevice and api.cudaMemcpyKind.cudaMemcpyDeviceToHost
     assert api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal is not None
@@ -101,6 +103,18 @@ def test_the_backend_imports_without_onnxruntime():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_environment_lists_the_gpus(monkeypatch):
+    monkeypatch.setitem(sys.modules, RUNTIMES[0], EmulatedRuntime())
+    assert cuda_driver() == Component(True, "CUDA up to 13.1, Emulated GPU (9.0)")
+
+
+def test_the_environment_says_why_there_is_no_gpu():
+    if name := has_gpu():
+        pytest.skip(f"there is a GPU here: {name}")
+    found = cuda_driver()
+    assert not found.available and ("no GPU can be used here" in found.detail or found.install)
 
 
 def test_versions():

@@ -9,7 +9,7 @@ from polc_runtime.bench import accuracy
 from polc_runtime.bench.quality.accuracy import read_truth
 from polc_runtime.bundle import CLASSIFICATION, SEGMENTATION, Preprocessing, Task
 from polc_runtime.datasets import label_map
-from polc_runtime.errors import ImageError
+from polc_runtime.errors import DataError, ImageError
 from polc_runtime.pictures.listing import NothingMeasured
 from polc_runtime.pictures.preprocess import preprocess
 
@@ -43,11 +43,20 @@ def test_ignored_pixels_stay_ignored_and_mix_with_no_class():
 def test_labels_of_another_size_are_one_error():
     with pytest.raises(ImageError, match="the labels: has 2x1 pixels, its image 3x1"):
         read_truth(np.zeros((1, 2), int), (1, 3), SCENES, MEANINGS)
+    with pytest.raises(ImageError, match="the labels: has no pixels, its image 3x1"):
+        read_truth(4, (1, 3), SCENES, MEANINGS)
 
 
 def test_the_truth_of_a_classification_is_its_class():
     pets = Task("pets", "convnext", CLASSIFICATION, ("cat", "dog"))
     assert read_truth(1, (7, 9), pets, {}).tolist() == 1
+
+
+@pytest.mark.parametrize("truth", [2, -1, "mask.png", np.zeros((7, 9), int)])
+def test_a_truth_that_is_not_a_class_is_one_error(truth):
+    pets = Task("pets", "convnext", CLASSIFICATION, ("cat", "dog"))
+    with pytest.raises(DataError, match=r"expected the index of a class, 0\.\.1, got"):
+        read_truth(truth, (7, 9), pets, {})
 
 
 def test_labels_of_a_segmentation_may_be_arrays():

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from polc_runtime.bench import rate_distortion
 from polc_runtime.bench.quality.comparison import compare, difference
 from polc_runtime.bench.quality.curves import Curve, ImageResult, mean_columns, read_curves
 from polc_runtime.cli.bench.text import comparison_text
@@ -236,3 +237,13 @@ def test_results_without_psnr_are_one_error(tmp_path):
     (found,) = read_curves(published(tmp_path, {"bpp": RATES, "ms-ssim-db-rgb": PSNR}))
     with pytest.raises(DataError, match="BPG: the results hold no psnr-rgb; they have bpp, ms-ssim-db-rgb"):
         found.points("psnr-rgb")
+
+
+def test_a_curve_to_compare_with_is_checked_before_anything_is_measured(tmp_path):
+    (found,) = read_curves(published(tmp_path, {"bpp": RATES, "ms-ssim-db-rgb": PSNR}))
+    reports = []
+    with pytest.raises(DataError, match="BPG: the results hold no psnr-rgb"):
+        rate_distortion(
+            [np.zeros((8, 8, 3), np.uint8)], {"jpeg": [50]}, against=[found], progress=reports.append
+        )
+    assert reports == []

@@ -13,7 +13,7 @@ import pytest
 from polc_runtime.cli.console import prepare
 from polc_runtime.cli.options import Reporting
 from polc_runtime.cli.runner import run
-from polc_runtime.codec.pipeline import NetworkLock
+from polc_runtime.codec.pipeline import NetworkLock, NetworkSlots
 from polc_runtime.errors import CodecMismatchWarning, DriftError, PolcError, ResourceError, TruncatedError
 from polc_runtime.files.inputs import Source
 from polc_runtime.files.outputs import Job
@@ -119,7 +119,7 @@ def test_seconds_are_without_the_wait_for_anothers_networks(printed):
             assert both_ask.wait(PATIENCE)
             time.sleep(0.3 if graph == "a" else 0)
 
-    both_ask, lock = threading.Event(), NetworkLock(Slow())
+    both_ask, lock = threading.Event(), NetworkLock(Slow(), NetworkSlots())
     first_runs = threading.Event()
 
     def work(job):
@@ -166,16 +166,31 @@ def test_how_warnings_are_shown_is_as_before_when_the_jobs_are_done():
     assert (warnings.showwarning, list(warnings.filters)) == (shown, filters)
 
 
-def test_memory_does_not_grow_with_the_number_of_jobs(monkeypatch):
-    """Each result has 10 kB, so that keeping them would take 20 MB."""
-    jobs = jobs_named(*map(str, range(2000)))
+def large_result(job):
+    return {"text": name(job) * 2500}
+
+
+def refused(job):
+    large_result(job)
+    raise PolcError(name(job) * 2500)
+
+
+def failed(job):
+    image = bytes(10**6)
+    raise ZeroDivisionError(len(image))
+
+
+@pytest.mark.parametrize("work", [large_result, refused, failed])
+def test_memory_does_not_grow_with_the_number_of_jobs(monkeypatch, work):
+    """Each job has 10 kB or 1 MB, so that keeping them would take 20 MB or more."""
+    jobs = jobs_named(*map(str, range(2000 if work is not failed else 200)))
     with Path(os.devnull).open("w") as sink:
         monkeypatch.setattr("sys.stdout", sink)
         monkeypatch.setattr("sys.stderr", sink)
         tracemalloc.start()
         try:
-            assert run("test", jobs, lambda job: {"text": name(job) * 2500}, AS_JSON) == 0
+            assert run("test", jobs, work, AS_JSON) == (0 if work is large_result else 2)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert peak < 2 * 2**20
+    assert peak < 6 * 2**20

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from polc_runtime import BitstreamError, Codec, ImageError, PolcError, UsageError
+from polc_runtime.backends.wrapper import BackendWrapper
 from polc_runtime.bench.speed.plan import synthetic_picture
 from polc_runtime.codec.pipeline import compress_many, decompress_many
 from polc_runtime.trace import listening
@@ -15,11 +16,11 @@ from polc_runtime.workers import READ, WAIT
 SIZES = [(64, 80), (130, 70), (33, 200), (192, 192), (50, 50), (65, 64)]
 
 
-class Probe:
+class Probe(BackendWrapper):
     """A backend that notes how many of its graphs run at once, and on which threads."""
 
     def __init__(self, backend):
-        self.backend, self.name = backend, backend.name
+        super().__init__(backend)
         self.lock, self.inside, self.most, self.threads = threading.Lock(), 0, 0, set()
 
     def run(self, graph, inputs):
@@ -32,12 +33,6 @@ class Probe:
         finally:
             with self.lock:
                 self.inside -= 1
-
-    def describe(self):
-        return self.backend.describe()
-
-    def close(self):
-        self.backend.close()
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +108,9 @@ class Elsewhere(Probe):
             self.meeting.wait(timeout=30)
         return super().run(graph, inputs)
 
-    def describe(self):
-        return {**self.backend.describe(), "device": "elsewhere"}
+    @property
+    def device(self):
+        return "elsewhere"
 
 
 def test_on_another_device_graphs_of_several_items_run_at_once(codec, images, files):

@@ -16,6 +16,7 @@ from polc_runtime.codec.rate import (
     bytes_for_bpp,
     largest_quality_within,
     largest_quality_within_bpp,
+    largest_rung_within,
 )
 from polc_runtime.errors import UsageError
 
@@ -161,6 +162,20 @@ def test_a_bpp_that_cannot_be_reached_says_the_least_rate():
 def test_more_bytes_than_a_float_holds_give_the_largest_quality(huge):
     assert largest_quality_within(Encoder(curve()), huge)[0] == 8
     assert largest_quality_within_bpp(Encoder(curve()), 1e308, 100, 100)[0] == 8
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
+def test_of_a_ladder_the_largest_quality_that_fits_is_found(count):
+    qualities = range(1, count + 1)
+    for most in (*(100 * quality for quality in qualities), 150, 10**6):
+        encoder = Encoder(lambda quality: 100 * quality)
+        quality, data = largest_rung_within(encoder, most, qualities)
+        assert quality == min(most // 100, count) and len(data) == 100 * quality
+        assert len(encoder.asked) <= math.log2(count) + 1
+    with pytest.raises(
+        UsageError, match="^the smallest file, at quality 1, has 100 bytes; 99 bytes are too few"
+    ):
+        largest_rung_within(Encoder(lambda quality: 100 * quality), 99, qualities)
 
 
 def test_a_goal_is_one_of_three_or_none():

@@ -12,7 +12,6 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCES = REPOSITORY / "runtime" / "csrc" / "attention"
-NO_ORT_HEADERS = "no ONNX Runtime headers (fetch_ort_headers.sh, or set ORT_INCLUDE_DIR)"
 Once = Callable[[str, Callable[[Path], None]], Path]
 
 
@@ -32,25 +31,12 @@ def compile_cpp() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def ort_headers() -> Path | None:
-    """Where ONNX Runtime's C headers lie, if anywhere."""
-    named = os.environ.get("ORT_INCLUDE_DIR")
-    folders = [Path(named)] if named else [Path(p) / "include/onnxruntime" for p in ("/usr", "/usr/local")]
-    built = (REPOSITORY / "build").glob("**/onnxruntime_c_api.h")
-    headers = [folder / "onnxruntime_c_api.h" for folder in folders]
-    return next((path.parent for path in (*headers, *built) if path.is_file()), None)
-
-
-@pytest.fixture(scope="session")
-def built_library(once: Once, compile_cpp: Callable[..., None], ort_headers: Path | None) -> Path:
-    """The operators as a shared library; without ONNX Runtime's headers, only the C interface."""
+def built_library(once: Once, compile_cpp: Callable[..., None]) -> Path:
+    """The operators as a shared library."""
 
     def make(folder: Path) -> None:
-        sources: list[object] = [SOURCES / "c_api.cc"]
-        if ort_headers:
-            sources += [SOURCES / "ort_op.cc", "-isystem", ort_headers]
         options = ["-shared", "-fPIC", "-fvisibility=hidden", "-o", folder / "libpolc_ops.so"]
-        compile_cpp(*sources, *options)
+        compile_cpp(SOURCES / "c_api.cc", SOURCES / "ort_op.cc", *options)
 
     return once("op_library", make) / "libpolc_ops.so"
 
@@ -66,14 +52,6 @@ def op_library(built_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     native.load.cache_clear()
 
 
-@pytest.fixture
-def ort_library(op_library: Path, ort_headers: Path | None) -> Path:
-    """The library with ONNX Runtime's operator in it."""
-    if ort_headers is None:
-        pytest.skip(NO_ORT_HEADERS)
-    return op_library
-
-
 @pytest.fixture(scope="session")
 def emulated_kernels(once: Once, compile_cpp: Callable[..., None]) -> Path:
     """An object file that stands for the compiled CUDA kernels, and computes on the CPU."""
@@ -87,16 +65,12 @@ def emulated_kernels(once: Once, compile_cpp: Callable[..., None]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def emulated_ort_library(
-    once: Once, compile_cpp: Callable[..., None], emulated_kernels: Path, ort_headers: Path | None
-) -> Path:
+def emulated_ort_library(once: Once, compile_cpp: Callable[..., None], emulated_kernels: Path) -> Path:
     """ONNX Runtime's operator for CUDA devices, with the kernels emulated, offered for the CPU."""
-    if ort_headers is None:
-        pytest.skip(NO_ORT_HEADERS)
 
     def make(folder: Path) -> None:
         source = Path(__file__).resolve().parent / "emulated_ort_op.cc"
         options = ["-shared", "-fPIC", "-fvisibility=hidden", "-o", folder / "libemulated.so"]
-        compile_cpp(source, emulated_kernels, "-isystem", ort_headers, *options)
+        compile_cpp(source, emulated_kernels, *options)
 
     return once("emulated_ort_op", make) / "libemulated.so"

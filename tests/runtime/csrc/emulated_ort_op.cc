@@ -14,6 +14,6 @@ class Emulated : public polc::ort::CudaKernel {
 
 }  // namespace
 
-POLC_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+POLC_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const polc::ort::OrtApiBase* base) {
   return polc::ort::register_ops<Emulated>(options, base);
 }

@@ -308,5 +308,5 @@ def test_a_library_of_an_older_version_is_not_called(compile_cpp, tmp_path, monk
     compile_cpp(source, "-shared", "-fPIC", "-o", library)
     monkeypatch.setenv("POLC_OP_LIBRARY", str(library))
     native.load.cache_clear()
-    with pytest.raises(BackendUnavailable, match="is of an older version; install again"):
+    with pytest.raises(BackendUnavailable, match="of an older version, without polc_na2d_f32; install again"):
         na2d_native(*problem((5, 5), 1, 8, kernel=3), 3, 1.0)

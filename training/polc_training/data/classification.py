@@ -28,9 +28,6 @@ from .augment import draw_chance, draw_integer, drawing_from, planes, random_fli
 Transform = Callable[[Pixels, Generator], Pixels]
 """uint8 [h,w,3] and the source of all randomness -> uint8 [H,W,3], of one size for all images."""
 
-CROP_RATIO = 0.875
-"""Of ImageNet's evaluation: side of the central crop over the length of the scaled image's shorter side."""
-
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
@@ -87,11 +84,6 @@ class CentralCrop:
     """Evaluation: scaled and cut as the task's preprocessing says, exactly as `polc compress --for-task`."""
 
     steps: Preprocessing
-
-    @classmethod
-    def of(cls, size: int, ratio: float = CROP_RATIO) -> CentralCrop:
-        """Squares of `size`; the shorter side is first scaled, bicubically, to size / ratio, cut down."""
-        return cls(Preprocessing(resize=int(size / ratio), crop=size))
 
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
         """uint8 [h,w,3] -> uint8 [H,W,3]; nothing is random."""

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from polc_runtime import datasets
-from polc_runtime.bitstream.plan import VERSION_1_PAD
 from polc_runtime.datasets import Pair, read_labels, to_classes
 from polc_runtime.errors import DataError, first_line
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
@@ -61,24 +60,19 @@ def listed_pairs(list_file: str | Path, root: str | Path | None = None) -> list[
 
 @dataclass(frozen=True)
 class RandomView:
-    """Training: scaled, turned, blurred and mirrored at random, then cut to a square.
+    """Training: scaled and mirrored at random, then cut to a square, as the official stage 2 does.
 
-    Scaling, mirroring and cutting are what the official stage 2 does; hszhao/semseg, which trained the
-    PSPNets, also turns half of the images by up to 10 degrees and blurs half of them. Images are scaled
-    bilinearly, label maps to the nearest; outside the image lie its mean colour and the ignored label.
+    Images are scaled bilinearly, label maps to the nearest; outside the image lie ImageNet's mean colour and
+    the ignored label.
 
     Attributes:
         size: side of the square.
         scale: bounds of the factor.
-        rotate: most degrees, either way; 0 never turns.
-        blur: whether to blur half of the images by a Gaussian of 5x5 pixels (sigma 1.1, OpenCV's rule).
         ignore: the label of what lies outside.
     """
 
     size: int = 512
     scale: tuple[float, float] = (0.5, 2.0)
-    rotate: float = 0.0
-    blur: bool = False
     ignore: int = IGNORE
 
     def __call__(self, image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -87,38 +81,19 @@ class RandomView:
         from torchvision.transforms import v2
 
         outside = {tv_tensors.Image: list(MEAN), tv_tensors.Mask: self.ignore}
-        bilinear = v2.InterpolationMode.BILINEAR
-        steps: list[v2.Transform] = [
-            v2.RandomHorizontalFlip(),
-            v2.RandomCrop(self.size, pad_if_needed=True, fill=outside),
-        ]
-        if self.blur:
-            steps.insert(0, v2.RandomApply([v2.GaussianBlur(5, 1.1)]))
-        if self.rotate:
-            steps.insert(0, v2.RandomApply([v2.RandomRotation(self.rotate, bilinear, fill=outside)]))
+        cut = v2.Compose(
+            [v2.RandomHorizontalFlip(), v2.RandomCrop(self.size, pad_if_needed=True, fill=outside)]
+        )
         factor = draw_uniform(generator, *self.scale)
         image, labels = resized(image, labels, [max(round(side * factor), 1) for side in labels.shape])
         with drawing_from(generator):
-            view, mask = v2.Compose(steps)(tv_tensors.Image(image), tv_tensors.Mask(labels))
+            view, mask = cut(tv_tensors.Image(image), tv_tensors.Mask(labels))
         return view.as_subclass(Tensor), mask.as_subclass(Tensor)
 
 
-@dataclass(frozen=True)
-class WholeView:
-    """Evaluation on whole images, padded on the right and below as the codec pads them.
-
-    Attributes:
-        ignore: the label of the padding.
-    """
-
-    ignore: int = IGNORE
-
-    def __call__(self, image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """float32 [3,h,w] and int64 [h,w] -> the same with `padded_size(h, w)`."""
-        height, width = labels.shape
-        full_height, full_width = VERSION_1_PAD.padded_size(height, width)
-        margins = (0, full_width - width, 0, full_height - height)
-        return F.pad(image[None], margins, mode="replicate")[0], F.pad(labels, margins, value=self.ignore)
+def whole_view(image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Evaluation: whole images, which the stages pad; nothing is random."""
+    return image, labels
 
 
 def resized(image: Tensor, labels: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:

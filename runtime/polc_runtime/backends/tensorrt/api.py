@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from ...errors import BackendUnavailable, PolcError, first_line
+from ...errors import BackendUnavailable, PolcError, ResourceError, first_line
 from .cuda import INSTALL
 
-LEAST = (8, 6)
+MIN_VERSION = (8, 6)
 STRONGLY_TYPED = 10
 """Major version from which on a network's types are those of the ONNX file."""
 
@@ -35,8 +35,8 @@ def import_tensorrt() -> Any:
         raise BackendUnavailable(f"TensorRT does not load here: {first_line(error)}") from None
     if not hasattr(trt, "__version__"):  # a package of its stubs or libraries alone
         raise BackendUnavailable(f"the package tensorrt is not whole: {INSTALL}")
-    if parse_version(trt.__version__) < LEAST:
-        raise BackendUnavailable(f"TensorRT {trt.__version__} is too old, 8.6 is the least: {INSTALL}")
+    if parse_version(trt.__version__) < MIN_VERSION:
+        raise BackendUnavailable(f"TensorRT {trt.__version__} is too old, 8.6 or newer is needed: {INSTALL}")
     return trt
 
 
@@ -65,7 +65,7 @@ def make_logger(trt: Any, sink: Sink) -> Any:
 
 
 class LastError:
-    """Remembers the last error that TensorRT told its logger, for messages of ours."""
+    """Remembers the last error that TensorRT logged, for messages of ours."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -123,14 +123,16 @@ def create_context(trt: Any, engine: Any) -> Any:
     """An execution context that has no working memory yet.
 
     Raises:
-        PolcError: there is no room for it.
+        ResourceError: there is no room for it.
     """
     if hasattr(trt, "ExecutionContextAllocationStrategy"):
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     else:
         context = engine.create_execution_context_without_device_memory()
     if context is None:
-        raise PolcError("TensorRT cannot make an execution context: the device has too little free memory")
+        raise ResourceError(
+            "TensorRT cannot make an execution context: too little memory of the device is free"
+        )
     context.nvtx_verbosity = trt.ProfilingVerbosity.NONE  # marks for profilers cost time in every run
     return context
 

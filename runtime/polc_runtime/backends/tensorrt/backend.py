@@ -1,13 +1,11 @@
-"""The TensorRT backend: runs engines of a bundle's graphs on a GPU; no GPU has run it yet."""
+"""The TensorRT backend: runs engines of a bundle's graphs on a GPU."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import threading
-import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,27 @@ import numpy as np
 from ...bundle import Bundle, GraphFile
 from ...bundle.manifest import TENSORRT, TENSORRT_PLUGIN
 from ...errors import BackendUnavailable, BundleError
-from ..base import CUDA, BackendOptions, FloatArray
-from ..clock import GraphSeconds
+from ..base import CUDA, BackendBase, BackendOptions, FloatArray
+from ..clock import GraphClock
+from ..made_once import MadeOnce
 from .api import LastError, deserialize, import_tensorrt, make_logger, tensor_names
-from .cuda import Cuda, CudaError
+from .cuda import Cuda
 from .engine_cache import Engine, Target, cache_folder, engines_of, preferred, refusal
-from .lane import Lane, LoadedEngine
 from .plugin import NO_PLUGIN, PLUGIN_NAME, PluginLibrary, find_plugin
+from .streams import LoadedEngine, StreamContext, StreamPool
 
 GRAPHS_VARIABLE = "POLC_CUDA_GRAPHS"
 """Environment variable that turns CUDA graphs off where it is `off`."""
 
 
-class TensorRtBackend:
+STREAMS = 2
+"""Graphs that run at once by default: one computes while another is copied."""
+
+
+class TensorRtBackend(BackendBase, GraphClock):
     """Runs engines that `polc-export --format tensorrt` has built on this machine.
 
-    Threads may share it: each has a lane, a stream with memory of its own, that another thread takes over
-    once it has ended.
+    Threads may share it: each run takes one of a few streams with memory of their own, or waits for one.
 
     Args:
         bundle: the bundle.
@@ -40,12 +42,14 @@ class TensorRtBackend:
         cache: folder of the engines; None for the default one.
         cuda_graphs: whether runs of the entropy path's graphs are captured as CUDA graphs; None for
             `$POLC_CUDA_GRAPHS`, else yes.
+        streams: graphs that may run at once; each takes memory of its own for the largest shapes it ran.
 
     Raises:
-        BackendUnavailable: TensorRT, cuda-bindings or a GPU is missing, or an engine that coding needs.
+        BackendUnavailable: TensorRT, cuda-bindings or a GPU is missing, or an engine of an exact graph.
     """
 
     name = "tensorrt"
+    device = CUDA
     clock = "CUDA events"
 
     def __init__(
@@ -54,9 +58,11 @@ class TensorRtBackend:
         options: BackendOptions,
         cache: Path | None = None,
         cuda_graphs: bool | None = None,
+        streams: int = STREAMS,
     ) -> None:
+        BackendBase.__init__(self, options)
+        GraphClock.__init__(self)
         self.bundle = bundle
-        self.options = options
         self._trt = import_tensorrt()
         self._cuda = Cuda.open()
         device = self._cuda.device
@@ -68,57 +74,39 @@ class TensorRtBackend:
         self._error = LastError()
         self._logger = make_logger(self._trt, self._error)
         self._runtime = self._trt.Runtime(self._logger)
-        self._loaded: dict[Path, LoadedEngine] = {}
-        self._loading = threading.Lock()
-        self._lanes = _Lanes(self._trt, self._cuda, self._error)
-        self._seconds = GraphSeconds()
+        self._loaded: MadeOnce[Path, LoadedEngine] = MadeOnce()
+        self._streams = StreamPool(partial(StreamContext, self._trt, self._cuda, self._error), streams)
 
-    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """See `Backend.run`."""
+    def _run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         names = self.bundle.manifest.graph(graph, self.options.precision).inputs
         feeds = {name: np.ascontiguousarray(inputs[name], np.float32) for name in names}
-        engine = self._load(self.engines.choose(graph, {name: value.shape for name, value in feeds.items()}))
+        chosen = self.engines.choose(graph, {name: value.shape for name, value in feeds.items()})
+        engine = self._loaded.get(chosen.path, partial(self._load, chosen))
         self._cuda.use()
-        with self._lanes.one() as lane:
-            outputs, seconds = lane.run(engine, feeds, self._seconds.wanted)
-        if self._seconds.wanted:
-            self._seconds.add(graph, seconds)
+        with self._streams.stream() as stream:
+            outputs, seconds = stream.run(engine, feeds, self.timed)
+        if self.timed:
+            self.add_seconds(graph, seconds)
         return outputs
 
     def describe(self) -> dict[str, Any]:
-        """See `Backend.describe`."""
+        """TensorRT's version, what runs the attention, the GPU, and whether runs are captured."""
         return {
-            "name": self.name,
+            **super().describe(),
             "version": self._trt.__version__,
-            "precision": self.options.precision,
-            "threads": self.options.threads,
             "attention": self.plugin.attention,
-            "device": CUDA,
+            "device": self.device,
             "gpu": self._cuda.device.name,
             "cuda_graphs": self._cuda_graphs,
         }
 
-    def time_graphs(self) -> None:
-        """See `DeviceTimed.time_graphs`."""
-        self._seconds.wanted = True
-
-    def graph_seconds(self) -> dict[str, float]:
-        """See `DeviceTimed.graph_seconds`."""
-        return self._seconds.take()
-
     def close(self) -> None:
-        """Frees every lane and engine."""
-        self._lanes.close()
-        with self._loading:
-            self._loaded.clear()
+        """Frees every stream and engine."""
+        super().close()
+        self._streams.close()
+        self._loaded.clear()
 
     def _load(self, engine: Engine) -> LoadedEngine:
-        with self._loading:
-            if engine.path not in self._loaded:
-                self._loaded[engine.path] = self._open(engine)
-            return self._loaded[engine.path]
-
-    def _open(self, engine: Engine) -> LoadedEngine:
         self._cuda.use()
         opened = deserialize(self._runtime, engine.read(), str(engine.path), self._error)
         inputs, outputs = tensor_names(self._trt, opened)
@@ -158,10 +146,13 @@ class EngineChoice:
         self._found: dict[str, list[Engine]] = {}
 
     def check(self) -> None:
-        """Raises BackendUnavailable unless there is an engine of every graph that coding takes."""
-        for graph in self.bundle.manifest.graphs:
-            if graph.exact or (graph.name in ("analysis", "synthesis") and graph.precision == self.precision):
-                self.of(graph.name)
+        """Raises BackendUnavailable unless there is an engine of every exact graph, which both sides need.
+
+        The others are looked for when they first run: a machine that only decodes needs no analysis.
+        """
+        graphs = self.bundle.manifest.graphs
+        for graph in [graph for graph in graphs if graph.exact] or graphs[:1]:
+            self.of(graph.name)
 
     def of(self, name: str) -> list[Engine]:
         """Engines of a graph that run here, in the order to try them in.
@@ -223,47 +214,3 @@ class EngineChoice:
     def _command(self) -> str:
         path = shlex.quote(str(self.bundle.path))
         return f"polc-export --bundle {path} --format tensorrt --precision {self.precision}"
-
-
-class _Lanes:
-    """Lanes that no thread is using, and how many there are."""
-
-    def __init__(self, trt: Any, cuda: Cuda, error: LastError) -> None:
-        self._make = lambda: Lane(trt, cuda, error)
-        self._free: list[Lane] = []
-        self._closed = False
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def one(self) -> Iterator[Lane]:
-        """This thread's lane: the one it had before, else one of a thread that has ended, else a new one."""
-        thread = threading.current_thread()
-        with self._lock:
-            if self._closed:
-                raise BackendUnavailable("the backend tensorrt is closed")
-            mine = (lane for lane in self._free if lane.belongs_to(thread))
-            lane = next(mine, None) or next((lane for lane in self._free if lane.is_orphaned()), None)
-            if lane is not None:
-                self._free.remove(lane)
-        if lane is None:
-            lane = self._make()
-        lane.owner = weakref.ref(thread)
-        try:
-            yield lane
-        except BaseException:
-            with suppress(CudaError):  # what went wrong first is what the user is to see
-                lane.free()
-            raise
-        with self._lock:
-            if not self._closed:
-                self._free.append(lane)
-                return
-        lane.free()
-
-    def close(self) -> None:
-        """Frees the lanes, those in use when they are given back."""
-        with self._lock:
-            self._closed = True
-            lanes, self._free = self._free, []
-        for lane in lanes:
-            lane.free()

@@ -1,4 +1,4 @@
-"""CUDA through cuda-bindings: a device, its memory, streams and captured graphs; no GPU has run it yet."""
+"""CUDA through cuda-bindings: a device, its memory, streams and captured graphs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ INSTALL = "pip install 'polc[tensorrt]'"
 RUNTIMES = ("cuda.bindings.runtime", "cuda.cudart")
 """Where the runtime API is: in cuda-bindings by the first name, in cuda-python before 12.7 by the second."""
 
-_NO_MEMORY = "cudaErrorMemoryAllocation"
 _GROWTH = 1 << 20
 """Memory is asked for in multiples of this, so that nearly equal sizes share one block."""
 
@@ -31,6 +30,8 @@ class CudaError(PolcError):
     Attributes:
         code: CUDA's name of the error.
     """
+
+    kind = BackendUnavailable.kind
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -110,8 +111,20 @@ class Cuda:
         label = getattr(code, "name", str(code))
         text = self.api.cudaGetErrorString(code)[1]
         message = text.decode() if isinstance(text, bytes) else str(text)
-        hint = "; use smaller images or fewer threads at once" if label == _NO_MEMORY else ""
-        return CudaError(f"CUDA: {name} failed: {message} ({label}){hint}", label)
+        return CudaError(f"CUDA: {name} failed: {message} ({label})", label)
+
+
+def gpus() -> str:
+    """The newest CUDA that the driver knows and every GPU with its compute capability, for people.
+
+    Raises:
+        BackendUnavailable: cuda-bindings, a driver or a GPU is missing.
+    """
+    cuda = Cuda.open()
+    version = cuda.call("cudaDriverGetVersion")
+    devices = [Cuda(cuda.api, index).device for index in range(cuda.call("cudaGetDeviceCount"))]
+    found = (f"{device.name} ({device.compute_capability})" for device in devices)
+    return ", ".join([f"CUDA up to {version // 1000}.{version % 1000 // 10}", *found])
 
 
 def import_runtime() -> Any:

@@ -51,20 +51,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Range:
-    """Shapes that an input may have: from `least` to `most`, fastest at `best`."""
+    """Shapes that an input may have: from `min` to `max`, fastest at `opt`."""
 
-    least: Shape
-    best: Shape
-    most: Shape
+    min: Shape
+    opt: Shape
+    max: Shape
 
     def admits(self, shape: Shape) -> bool:
         """Whether a shape lies within."""
-        return len(shape) == len(self.least) and all(
-            low <= side <= high for low, side, high in zip(self.least, shape, self.most, strict=True)
+        return len(shape) == len(self.min) and all(
+            low <= side <= high for low, side, high in zip(self.min, shape, self.max, strict=True)
         )
 
     def __str__(self) -> str:
-        return f"{list(self.least)} to {list(self.most)}"
+        return f"{list(self.min)} to {list(self.max)}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class EngineKey:
             "precision": self.precision,
             "tf32": self.tf32,
             "shapes": {
-                name: {"min": list(r.least), "opt": list(r.best), "max": list(r.most)}
+                name: {"min": list(r.min), "opt": list(r.opt), "max": list(r.max)}
                 for name, r in self.ranges.items()
             },
             "gpu": self.target.gpu,
@@ -232,12 +232,11 @@ def parse_sidecar(text: str, path: Path) -> Engine:
 
 
 def _range(fields: Fields) -> Range:
-    least, best, most = (tuple(fields.get(name, list)) for name in ("min", "opt", "max"))
-    if not len(least) == len(best) == len(most) or not all(
-        isinstance(side, int) for side in (*least, *best, *most)
-    ):
-        raise BundleError(f"{fields.where} is no range of shapes")
-    return Range(least, best, most)
+    found = Range(*(tuple(fields.get(name, list)) for name in ("min", "opt", "max")))
+    sides = (*found.min, *found.opt, *found.max)
+    if not len(found.min) == len(found.opt) == len(found.max) or not all(isinstance(n, int) for n in sides):
+        raise BundleError(f"{fields.where} is not a range of shapes")
+    return found
 
 
 def refusal(engines: Sequence[Engine], target: Target) -> str:
@@ -262,4 +261,4 @@ def preferred(engines: Sequence[Engine], with_plugin: bool) -> list[Engine]:
 
 
 def _rank(key: EngineKey) -> tuple[bool, bool, int]:
-    return key.variant != TENSORRT_PLUGIN, key.tf32, sum(math.prod(r.most) for r in key.ranges.values())
+    return key.variant != TENSORRT_PLUGIN, key.tf32, sum(math.prod(r.max) for r in key.ranges.values())

@@ -26,7 +26,7 @@ from ...datasets import (
     read_labels,
     to_classes,
 )
-from ...errors import FAILURES, ImageError
+from ...errors import FAILURES, DataError, ImageError
 from ...files.inputs import Source
 from ...metrics.scores import NO_CLASS, SCORINGS, Classes, Counts, agreement, by_class
 from ...pictures.images import Pixels
@@ -230,18 +230,22 @@ def read_truth(truth: Truth, size: tuple[int, int], task: Task, meanings: Mappin
         [], or classes [H',W'], `NO_CLASS` where pixels do not count.
 
     Raises:
-        DataError: the labels cannot be read, or one stands for no class.
+        DataError: it is not of the task's kind, the labels cannot be read, or one stands for no class.
         ImageError: they have another size than the image.
     """
+    classes = len(task.classes)
     if task.kind != SEGMENTATION:
+        if not isinstance(truth, int | np.integer) or not 0 <= truth < classes:
+            raise DataError(f"expected the index of a class, 0..{classes - 1}, got {truth!r}")
         return np.array(truth, np.int64)
-    name = str(truth) if isinstance(truth, Path) else "the labels"
-    labels = read_labels(truth) if isinstance(truth, Path) else np.asarray(truth)
+    if isinstance(truth, str | Path):
+        name, labels = str(truth), read_labels(Path(truth))
+    else:
+        name, labels = "the labels", np.asarray(truth)
     if labels.shape != size:
-        raise ImageError(
-            f"{name}: has {labels.shape[1]}x{labels.shape[0]} pixels, its image {size[1]}x{size[0]}"
-        )
-    found = to_classes(labels, len(task.classes), meanings, NO_CLASS, name)
+        shape = "x".join(map(str, reversed(labels.shape)))
+        raise ImageError(f"{name}: has {shape or 'no'} pixels, its image {size[1]}x{size[0]}")
+    found = to_classes(labels, classes, meanings, NO_CLASS, name)
     void = found == NO_CLASS
     planes = np.stack([np.where(void, 0, found), void, void], -1).astype(np.uint8)
     planes = preprocess(planes, replace(task.preprocessing, interpolation="nearest"))

@@ -133,14 +133,13 @@ def compare(curve: Curve, other: Curve) -> Comparison:
 
 def difference(points: tuple[Array, Array], bpp: float, psnr: float) -> Difference:
     """How far a point lies above a curve, given as rates [n], which increase strictly, and PSNR [n]."""
-    from scipy.interpolate import PchipInterpolator
-
     rates, values = points
     if bpp > rates[-1]:
         return Difference(None, None)
     if bpp <= rates[0]:
         return Difference(float(values[0]), psnr - float(values[0]), bound=bool(bpp < rates[0]))
-    other = float(PchipInterpolator(np.log(rates), values)(np.log(bpp)))
+    pchip = import_module("scipy.interpolate").PchipInterpolator(np.log(rates), values)
+    other = float(pchip(np.log(bpp)))
     return Difference(other, psnr - other)
 
 

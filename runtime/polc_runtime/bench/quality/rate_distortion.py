@@ -106,11 +106,14 @@ def rate_distortion(
 
     Raises:
         UsageError: a quality is out of range, there is no such metric or codec, or a folder without images.
+        DataError: a curve from earlier has no PSNR.
         BackendUnavailable: a metric, or the package for BD-rates of several curves, is not installed.
         NothingMeasured: no image could be measured.
     """
     if len(given) + len(codecs) + len(against) > 1:
         require_bd_rate()
+    for curve in (*given, *against):
+        curve.points(PSNR)
     items = find_images(images, recursive)
     coders = {as_coder(codec): wanted for codec, wanted in codecs.items()}
     plan = {coder: resolve_qualities(coder, wanted) for coder, wanted in coders.items()}

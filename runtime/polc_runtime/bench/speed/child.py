@@ -2,7 +2,7 @@
 
 It reads the configuration from standard input, and writes a report for each round of its work and then the
 result, or the error as text. A process of its own gives each configuration its own threads, its own memory,
-and matrix products beside its runs.
+and matrix products beside its runs. Both ends of the pipe are this program, so objects are pickled.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def measure(configuration: Configuration, steps: Steps) -> ConfigurationTime:
     start = resident_bytes()
     backend = TimedBackend(make_backend(configuration.backend, bundle, _options(configuration)))
     described = backend.describe()
-    device = described.get("device", CPU)
+    device = backend.device
     clock = None if device == CPU else device_timed(backend)
     if clock is not None:
         clock.time_graphs()

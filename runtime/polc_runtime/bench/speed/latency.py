@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from ...backends import CPU, backend_on
-from ...backends.facts import machine_facts, tool_facts, usable_processors
+from ...backends.facts import machine_facts, tool_facts
 from ...bundle import Bundle
 from ...codec.predict import check_size
 from ...errors import DataError, UsageError
@@ -117,7 +117,7 @@ def latency(
             pipeline=tuple(pipeline) if batch == 1 else (),
         )
         for picture in coded
-        for count in threads or (usable_processors(),)
+        for count in threads or (processors().usable,)
         for batch in batches
         for backend in dict.fromkeys(backend_on(name, device) for name in backends)
         for attention in choose_attentions(backend, attentions)

@@ -89,7 +89,7 @@ Examples:
     "--threads",
     metavar="N,...",
     callback=_listed(_positive, "whole numbers from 1, such as 1,2"),
-    help="CPU threads of a graph. Default: as many as there are processors.",
+    help="CPU threads of a graph. Default: $POLC_THREADS, else the processors this process may use.",
 )
 @click.option(
     "--backend",

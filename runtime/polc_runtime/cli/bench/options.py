@@ -16,7 +16,7 @@ import click
 from ...errors import UsageError
 from ...files.outputs import Target
 from ...trace import Progress
-from ..console import bar_wanted, fail, say
+from ..console import bar_wanted, fail, in_options, say
 from ..options import Decorator, Reporting, force, grouped
 
 
@@ -83,7 +83,7 @@ class ShownProgress:
         if self._bar is not None:
             self._bar.__exit__(kind, value, trace)
         for each in getattr(value, "left_out", ()):  # of a measurement that had to leave out every image
-            fail(str(each))
+            fail(in_options(str(each)))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def conclude(
         write(outputs.csv, table, outputs.force)
     click.echo(json_text(document) if reporting.as_json else text)
     for each in failed:
-        fail(str(each))
+        fail(in_options(str(each)))
     return 2 if failed else 0
 
 

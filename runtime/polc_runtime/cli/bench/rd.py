@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import DataError, UsageError
+from ...errors import UsageError
 from ..console import say
 from ..options import CodecChoice, Reporting, codec_choice, recursive, reporting
 from .options import Outputs, ShownProgress, check_free, conclude, json_text, numbers, outputs, words, write
 
 if TYPE_CHECKING:
-    from ...bench import Curve, RateDistortion
+    from ...bench import RateDistortion
     from ...bench.quality.codecs import Coder
     from ...codec import Codec
 
@@ -121,7 +121,7 @@ def rd(
     BD-rate and BD-PSNR, and for each quality the difference in PSNR at equal bpp, on the mean curve and on
     the worst image.
     """
-    from ...bench import draw, rate_distortion
+    from ...bench import draw, rate_distortion, read_curves
     from ...bench.quality.codecs import as_coder
     from .text import curves_csv
 
@@ -129,8 +129,8 @@ def rd(
         raise UsageError("there is nothing to measure: name IMAGES, or --results FILE.json")
     plan = _plan(codecs, qualities) if arguments else {}
     outputs.check()
-    given = [] if results is None else _read(results)
-    others = [curve for path in against for curve in _read(path)]
+    given = [] if results is None else read_curves(results)
+    others = [curve for path in against for curve in read_curves(path)]
     with ExitStack() as stack, ShownProgress("rd", reporting.verbose) as progress:
         coders: dict[Codec | Coder | str, tuple[float, ...] | None] = {}
         files = {}
@@ -166,20 +166,6 @@ def _plan(codecs: tuple[str, ...], qualities: Qualities) -> dict[str, tuple[floa
         if name not in names:
             raise UsageError(f"--qualities names {name}, which is not measured; add --codec {name}")
     return {name: asked.get(name) for name in names}
-
-
-def _read(path: Path) -> list[Curve]:
-    """The results of a file, each with a PSNR to compare."""
-    from ...bench import read_curves
-    from ...metrics.distortion import PSNR
-
-    curves = read_curves(path)
-    try:
-        for curve in curves:
-            curve.points(PSNR)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    return curves
 
 
 def _result_file(output: Path, name: str, count: int) -> Path:

@@ -39,10 +39,13 @@ _FORMATS = {
 
 def columns_text(columns: Mapping[str, Column], views: Sequence[str] = ()) -> str:
     """Columns of numbers under headings; those of `views` are named "VIEW-NAME"."""
-    table = [
-        [_heading(name, views), *(_number(name, value, views) for value in column)]
-        for name, column in columns.items()
-    ]
+    table = []
+    for name, column in columns.items():
+        view = next((view for view in views if name.startswith(f"{view}-")), "")
+        rest = name.removeprefix(f"{view}-")
+        heading, form, factor = _FORMATS.get(rest, (rest, ".5g", 1))
+        numbers = [MISSING if value is None else format(factor * value, form) for value in column]
+        table.append([f"{view} {heading}" if view else heading, *numbers])
     return aligned(zip(*table, strict=True))
 
 
@@ -129,23 +132,3 @@ def _delta_text(name: str, delta: Delta, unit: str) -> str:
     if delta.value is None:
         return f"  {name}: none, {printable(delta.reason)}"
     return f"  {name}: {delta.value:+.2f} {unit}, over {100 * delta.overlap:.0f} % of both curves' range"
-
-
-def _split(name: str, views: Sequence[str]) -> tuple[str, str]:
-    """The view that a column belongs to, with a blank, or nothing; and the rest of its name."""
-    for view in views:
-        if name.startswith(f"{view}-"):
-            return f"{view} ", name.removeprefix(f"{view}-")
-    return "", name
-
-
-def _heading(name: str, views: Sequence[str]) -> str:
-    view, rest = _split(name, views)
-    return view + _FORMATS.get(rest, (rest,))[0]
-
-
-def _number(name: str, value: float | None, views: Sequence[str]) -> str:
-    if value is None:
-        return MISSING
-    _, form, factor = _FORMATS.get(_split(name, views)[1], ("", ".5g", 1))
-    return format(factor * value, form)

@@ -1,15 +1,16 @@
-"""A lane: one CUDA stream and the memory that TensorRT engines run in on it; no GPU has run it yet.
+"""CUDA streams and the memory that TensorRT engines run in on them.
 
-Tensors of one name share one block of a lane, whichever engine they belong to: what one engine gives is where
-the next one takes it from. An input that is the very array which the lane gave out last under that name is
-therefore there already; such arrays are given out read-only, so that nobody can change them in between.
+Tensors of one name share one block of a stream's memory, whichever engine they belong to: one engine's output
+is the next one's input, in place. An input that is the very array which the stream gave out last under that
+name is therefore on the device already; such arrays are read-only, so that nobody can change them in between.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +49,7 @@ class LoadedEngine:
     making: threading.Lock = field(default_factory=threading.Lock)
 
 
-class _Slot:
+class _TensorMemory:
     """The memory of the tensors of one name, and which array of the host it holds, if it is known."""
 
     def __init__(self, cuda: Cuda) -> None:
@@ -75,8 +76,8 @@ class _Slot:
         self.host.free()
 
 
-class _Runner:
-    """An engine on one lane: its context, bound to shapes and memory, and its run once that is captured."""
+class _Execution:
+    """An engine on one stream: its context, bound to shapes and memory, and its run once that is captured."""
 
     def __init__(self, trt: Any, engine: LoadedEngine, stream: Stream) -> None:
         self.engine = engine
@@ -152,24 +153,23 @@ class _Runner:
             self._captured = None
 
 
-class Lane:
-    """One stream, its memory and its contexts; one thread at a time may use it.
+class StreamContext:
+    """One stream, its memory and the engines' contexts on it; one thread at a time may use it.
 
     Args:
         trt: the module tensorrt.
         cuda: the device.
-        error: what TensorRT's logger tells its errors to.
+        error: takes the errors that TensorRT logs.
     """
 
     def __init__(self, trt: Any, cuda: Cuda, error: LastError) -> None:
         self.trt = trt
         self.cuda = cuda
         self.error = error
-        self.owner: weakref.ref[threading.Thread] | None = None
         self.stream = Stream(cuda)
         self._scratch = DeviceBlock(cuda)
-        self._slots: dict[str, _Slot] = {}
-        self._runners: dict[int, _Runner] = {}
+        self._tensors: dict[str, _TensorMemory] = {}
+        self._executions: dict[int, _Execution] = {}
 
     def run(
         self, engine: LoadedEngine, feeds: Mapping[str, FloatArray], timed: bool = False
@@ -184,8 +184,8 @@ class Lane:
         Raises:
             PolcError: TensorRT or CUDA failed.
         """
-        runner = self._runner(engine)
-        shapes = runner.shape({name: feeds[name].shape for name in engine.inputs})
+        execution = self._execution(engine)
+        shapes = execution.shape({name: feeds[name].shape for name in engine.inputs})
         for name in engine.inputs:
             self._reserve(name, feeds[name].shape)
         for name, shape in shapes.items():
@@ -193,66 +193,109 @@ class Lane:
         size = scratch_size(engine.engine)
         scratch = self._scratch.reserve(max(size, 1)), size
         names = (*engine.inputs, *engine.outputs)
-        runner.bind({name: self._slots[name].device.address for name in names}, scratch)
+        execution.bind({name: self._tensors[name].device.address for name in names}, scratch)
         for name in engine.inputs:
             self._upload(name, feeds[name])
         for name in engine.outputs:
-            self._slots[name].forget()
+            self._tensors[name].forget()
         with self.stream.timed(timed):
-            runner.start(self.stream, self.error)
+            execution.start(self.stream, self.error)
         found = self._download(shapes)
         for name in engine.kept:
-            self._slots[name].keep(found[name])
+            self._tensors[name].keep(found[name])
         return found, self.stream.seconds() if timed else 0.0
-
-    def belongs_to(self, thread: threading.Thread) -> bool:
-        """Whether a thread had the lane last."""
-        return self.owner is not None and self.owner() is thread
-
-    def is_orphaned(self) -> bool:
-        """Whether the thread that had it last has ended."""
-        owner = None if self.owner is None else self.owner()
-        return owner is None or not owner.is_alive()
 
     def free(self) -> None:
         """Gives everything back."""
         self.cuda.use()
         self.stream.wait()
-        for runner in self._runners.values():
-            runner.release()
-        self._runners.clear()
-        for slot in self._slots.values():
-            slot.free()
-        self._slots.clear()
+        for execution in self._executions.values():
+            execution.release()
+        self._executions.clear()
+        for memory in self._tensors.values():
+            memory.free()
+        self._tensors.clear()
         self._scratch.free()
         self.stream.free()
 
-    def _runner(self, engine: LoadedEngine) -> _Runner:
-        if id(engine) not in self._runners:
-            self._runners[id(engine)] = _Runner(self.trt, engine, self.stream)
-        return self._runners[id(engine)]
+    def _execution(self, engine: LoadedEngine) -> _Execution:
+        if id(engine) not in self._executions:
+            self._executions[id(engine)] = _Execution(self.trt, engine, self.stream)
+        return self._executions[id(engine)]
 
     def _reserve(self, name: str, shape: Shape) -> None:
-        slot = self._slots.setdefault(name, _Slot(self.cuda))
-        before = slot.device.address
-        if slot.device.reserve(4 * int(np.prod(shape, dtype=np.int64))) != before:
-            slot.forget()
+        memory = self._tensors.setdefault(name, _TensorMemory(self.cuda))
+        before = memory.device.address
+        if memory.device.reserve(4 * int(np.prod(shape, dtype=np.int64))) != before:
+            memory.forget()
 
     def _upload(self, name: str, array: FloatArray) -> None:
         """Copies an input to the device, unless it is there."""
-        slot = self._slots[name]
-        if slot.holds(array):
+        memory = self._tensors[name]
+        if memory.holds(array):
             return
-        slot.forget()
-        np.copyto(slot.host.array(array.shape), array)
-        self.stream.to_device(slot.device.address, slot.host.address, array.nbytes)
+        memory.forget()
+        np.copyto(memory.host.array(array.shape), array)
+        self.stream.to_device(memory.device.address, memory.host.address, array.nbytes)
 
     def _download(self, shapes: Mapping[str, Shape]) -> dict[str, FloatArray]:
         """Copies outputs to the host: the one place that waits for the device."""
         staged = {}
         for name, shape in shapes.items():
-            slot = self._slots[name]
-            staged[name] = slot.host.array(shape)
-            self.stream.to_host(slot.host.address, slot.device.address, staged[name].nbytes)
+            memory = self._tensors[name]
+            staged[name] = memory.host.array(shape)
+            self.stream.to_host(memory.host.address, memory.device.address, staged[name].nbytes)
         self.stream.wait()
         return {name: array.copy() for name, array in staged.items()}
+
+
+class StreamPool:
+    """A fixed number of streams, each made when it is first needed; threads wait for one that is free.
+
+    Args:
+        make: makes a stream.
+        size: how many there may be.
+    """
+
+    def __init__(self, make: Callable[[], StreamContext], size: int) -> None:
+        self._make = make
+        self._free: list[tuple[int, StreamContext]] = []  # and the thread that had it last
+        self._places = threading.Semaphore(size)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def stream(self) -> Iterator[StreamContext]:
+        """A stream for this thread alone; the one it had last, with its arrays in place, if that is free.
+
+        A stream that an exception passes through is freed.
+        """
+        with self._places:
+            stream = self._take()
+            try:
+                yield stream
+            except BaseException:
+                with suppress(CudaError):  # the first error is the one to show
+                    stream.free()
+                raise
+            with self._lock:
+                if not self._closed:
+                    self._free.append((threading.get_ident(), stream))
+                    return
+            stream.free()
+
+    def close(self) -> None:
+        """Frees the streams, those in use once they are given back."""
+        with self._lock:
+            self._closed = True
+            free, self._free = self._free, []
+        for _, stream in free:
+            stream.free()
+
+    def _take(self) -> StreamContext:
+        thread = threading.get_ident()
+        with self._lock:
+            if self._free:
+                self._free.sort(key=lambda entry: entry[0] == thread)
+                return self._free.pop()[1]
+        return self._make()
