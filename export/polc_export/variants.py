@@ -51,7 +51,7 @@ def load_variants(sources: Sequence[VariantSource], bundle: Bundle) -> list[Vari
     if not sources:
         return []
     manifest, tables = bundle.manifest, bundle.entropy_tables()
-    taken = [variant.name for variant in manifest.variants]
+    taken = [manifest.name, *(variant.name for variant in manifest.variants)]
     found = []
     for source in sources:
         if source.name in taken:

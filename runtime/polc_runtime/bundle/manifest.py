@@ -258,7 +258,7 @@ class Manifest:
         return f": it was exported for {use} alone"
 
     def variant(self, name: str | None) -> Variant:
-        """A variant by name; the bundle's own image networks for None.
+        """A variant by name; the bundle's own image networks for None, and under the bundle's name.
 
         Raises:
             UsageError: the bundle does not hold it; the message lists what there is.
@@ -266,7 +266,7 @@ class Manifest:
         own = Variant(self.name, "analysis", "synthesis", self.codec_id)
         if name is None:
             return own
-        for variant in self.variants:
+        for variant in (*self.variants, own):
             if variant.name == name:
                 return variant
         names = ", ".join(variant.name for variant in self.variants)
