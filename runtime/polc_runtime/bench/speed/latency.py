@@ -16,6 +16,7 @@ from ...bundle import Bundle
 from ...codec.predict import check_size
 from ...errors import DataError, UsageError
 from ...limits import DEFAULT_LIMITS
+from ...processors import processors
 from ...trace import OnProgress, Progress, Steps
 from .plan import (
     INFER,
