@@ -20,6 +20,7 @@ $(INSTALLED): pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*/*)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(INSTALLED)
 	$(BIN)/mypy

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import Tensor
 
-from .tables import scale_table
+from .tables import PriorArrays, scale_table
+
+OFFICIAL_PRIOR = "entropy_bottleneck."
+"""Beginning of the names of the factorised prior's weights and tables in official checkpoints."""
+CONSTANTS = (
+    *(".target", ".bound", ".scale_bound"),
+    *("._quantized_cdf", "._cdf_length", "._offset", ".scale_table"),
+)
+"""Endings of official names of what is not a weight of the entropy models: constants, and stored tables."""
+_SPELLINGS = {"matrices": "_matrix", "biases": "_bias", "factors": "_factor"}
+_NEWER = re.compile(r"_?(matrices|biases|factors)\.(\d+)")
 
 
 class _RoundStraightThrough(torch.autograd.Function):
@@ -40,7 +52,35 @@ class FactorizedPrior(EntropyBottleneck):
         symbols = round_straight_through(z - medians)
         return symbols, symbols + medians
 
+    def arrays(self) -> PriorArrays:
+        """The weights in float64."""
+
+        def arrays(values: Any) -> list[Any]:
+            return [value.detach().cpu().double().numpy() for value in values]
+
+        (quantiles,) = arrays([self.quantiles])
+        return PriorArrays(arrays(self.matrices), arrays(self.biases), arrays(self.factors), quantiles[:, 0])
+
 
 def gaussian_conditional() -> GaussianConditional:
     """Compressai's Gaussian conditional over the 64 scales."""
     return GaussianConditional(scale_table().tolist())
+
+
+def official_prior_key(key: str) -> str:
+    """The name of one of the prior's weights in official checkpoints: `matrices.0` -> `_matrix0`.
+
+    So spells compressai up to 1.2.6; other keys stay as they are.
+    """
+    match = _NEWER.fullmatch(key)
+    return _SPELLINGS[match[1]] + match[2] if match else key
+
+
+def official_prior_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors with the prior's keys, of whichever compressai, in their official spelling."""
+    return {
+        OFFICIAL_PRIOR + official_prior_key(key.removeprefix(OFFICIAL_PRIOR))
+        if key.startswith(OFFICIAL_PRIOR)
+        else key: value
+        for key, value in tensors.items()
+    }

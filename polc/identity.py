@@ -1,21 +1,19 @@
-"""What identifies a codec: hashes over its weights and tables, under official names."""
+"""What identifies a codec: hashes over its weights, tables and coding plan, under official names."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from polc_runtime.bitstream.plan import CodingPlan
 from polc_runtime.bitstream.tables import CdfTable, EntropyTables
 
-from .families.tinylic.codec import Codec
-from .families.tinylic.keymap import to_official
-
-DECODING_PREFIXES = ("InverseHyperGain", "h_s", "sc_transform_", "cc_transforms.", "entropy_parameters_")
-"""Official names of the weights that decide how symbols decode."""
+from .model import CodecModel
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]]) -> bytes:
@@ -29,9 +27,8 @@ def _digest(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     return digest.digest()
 
 
-def _weights(codec: Codec) -> dict[str, NDArray[Any]]:
-    state = {name: value.detach().cpu() for name, value in codec.named_parameters()}
-    return {name: value.numpy() for name, value in to_official(state).items()}
+def _weights(model: CodecModel) -> dict[str, NDArray[Any]]:
+    return {name: value.detach().cpu().numpy() for name, value in model.official_weights().items()}
 
 
 def _table_arrays(prefix: str, table: CdfTable) -> dict[str, NDArray[Any]]:
@@ -42,18 +39,31 @@ def _table_arrays(prefix: str, table: CdfTable) -> dict[str, NDArray[Any]]:
     }
 
 
-def fingerprint(codec: Codec, tables: EntropyTables) -> bytes:
-    """SHA-256 over what decoding depends on: tables, medians, hyper-synthesis and context weights."""
-    tensors = {k: v for k, v in _weights(codec).items() if k.startswith(DECODING_PREFIXES)}
+def canonical_layout(plan: CodingPlan) -> bytes:
+    """What the bits depend on of a plan, as JSON: keys sorted, no spaces, ASCII."""
+    return json.dumps(plan.layout(), sort_keys=True, separators=(",", ":")).encode()
+
+
+def fingerprint(model: CodecModel, tables: EntropyTables) -> bytes:
+    """32 bytes over what decoding depends on: tables, medians, the entropy networks' weights and the plan.
+
+    Let D be SHA-256 over tensors (docs/bundle.md, "Identity"): the weights whose official names begin with
+    one of `model.decoding`, and the tables. The fingerprint is D for a model whose files are of bitstream
+    version 1. For others it is SHA-256 over the 32 bytes of D, followed by `canonical_layout` of the plan.
+    """
+    tensors = {k: v for k, v in _weights(model).items() if k.startswith(model.decoding)}
     tensors |= _table_arrays("entropy_bottleneck", tables.hyper)
     tensors |= _table_arrays("gaussian_conditional", tables.latent)
     tensors |= {
         "entropy_bottleneck.medians": tables.medians,
         "gaussian_conditional.scale_table": tables.scale_table,
     }
-    return _digest(tensors)
+    digest = _digest(tensors)
+    if model.plan.fits_version_1:
+        return digest
+    return hashlib.sha256(digest + canonical_layout(model.plan)).digest()
 
 
-def codec_id(codec: Codec) -> bytes:
+def codec_id(model: CodecModel) -> bytes:
     """SHA-256 over every weight of the codec, masks applied."""
-    return _digest(_weights(codec))
+    return _digest(_weights(model))

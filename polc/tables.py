@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,21 @@ SCALES_MIN, SCALES_MAX, SCALES_COUNT = 0.11, 256.0, 64
 Array = NDArray[np.float64]
 
 
-class PriorWeights(Protocol):
-    """Weights of a factorised prior as arrays, outermost layer last."""
+@dataclass(frozen=True)
+class PriorArrays:
+    """Weights of a factorised prior over C channels, outermost layer last.
 
-    matrices: list[Array]  # [C, out, in]
-    biases: list[Array]  # [C, out, 1]
-    factors: list[Array]  # [C, out, 1], one fewer
-    quantiles: Array  # [C, 3]: lower tail, median, upper tail
+    Attributes:
+        matrices: [C, out, in] each.
+        biases: [C, out, 1] each.
+        factors: [C, out, 1] each, one fewer.
+        quantiles: [C, 3]: lower tail, median, upper tail.
+    """
+
+    matrices: list[Array]
+    biases: list[Array]
+    factors: list[Array]
+    quantiles: Array
 
 
 def scale_table() -> NDArray[np.float32]:
@@ -78,7 +86,7 @@ def gaussian_table(scales: NDArray[np.float32]) -> CdfTable:
     return _table(pmfs, -centers)
 
 
-def cumulative_logits(prior: PriorWeights, x: Array) -> Array:
+def cumulative_logits(prior: PriorArrays, x: Array) -> Array:
     """Logits of the factorised prior's cumulative distribution at `x` [C, n] (Ballé et al., 2018)."""
     logits = x[:, None, :]
     for layer, (matrix, bias) in enumerate(zip(prior.matrices, prior.biases, strict=True)):
@@ -88,7 +96,7 @@ def cumulative_logits(prior: PriorWeights, x: Array) -> Array:
     return logits[:, 0]
 
 
-def factorized_table(prior: PriorWeights) -> CdfTable:
+def factorized_table(prior: PriorArrays) -> CdfTable:
     """A row a channel of the hyper-latent: probabilities around its median, then the tails' as escape.
 
     As in compressai, the upper tail is taken after the longest channel's last sample, for every channel.
@@ -104,7 +112,7 @@ def factorized_table(prior: PriorWeights) -> CdfTable:
     return _table([np.append(p[:n], t) for p, n, t in zip(pmf, lengths, tail, strict=True)], -minima)
 
 
-def make_tables(prior: PriorWeights) -> EntropyTables:
+def make_tables(prior: PriorArrays) -> EntropyTables:
     """Every table that coding needs, from the factorised prior's weights."""
     scales = scale_table()
     medians = prior.quantiles[:, 1].astype(np.float32)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from polc_runtime.bundle.fields import parse_json
 from polc_runtime.errors import CheckpointError, first_line
 
-from .families.tinylic.keymap import from_official, official_key
+M = TypeVar("M", bound=nn.Module)
 
 METADATA_KEY = "polc"
 COUNTER = ".num_batches_tracked"
@@ -95,7 +96,8 @@ def fill(
     """Loads weights and makes the module ready for evaluation.
 
     Args:
-        module: what to fill; on the device `meta` its weights are compared and nothing is loaded.
+        module: what to fill; if its weights have no values (`meta`, fake tensors), shapes are compared and
+            nothing is loaded.
         expected: its weights, by name.
         state: what to put there, under the same names; step counters are passed over.
         shown: turns our names into those of the file, for the messages.
@@ -113,31 +115,54 @@ def fill(
             raise CheckpointError(
                 f"{shown(key)} gives {key} the shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
             )
-        if value.is_meta:
+        if not _has_values(value):
             continue
         if not state[key].float().sum().isfinite():  # as telling as a look at each value, and cheaper
             raise CheckpointError(f"{shown(key)} holds values that are not finite")
-    if any(value.is_meta for value in expected.values()):
+    if not all(map(_has_values, expected.values())):
         return
     module.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
     module.eval()
 
 
-def fill_official(
-    module: nn.Module,
-    expected: Mapping[str, Tensor],
-    official: Mapping[str, Tensor],
-    constants: tuple[str, ...] = (COUNTER,),
-) -> None:
-    """As `fill`, from tensors under official names; those that end like `constants` are passed over.
+def refuse_unknown(names: Iterable[str], known: Container[str], constants: tuple[str, ...]) -> None:
+    """Raises CheckpointError for names that are not known, unless they end like one of `constants`."""
+    if unknown := [name for name in names if name not in known and not name.endswith(constants)]:
+        raise CheckpointError(f"unknown weights: {some(unknown)}; is this a checkpoint of another model?")
+
+
+def build(make: Callable[[], M], fill_in: Callable[[M, dict[str, Tensor]], None]) -> M:
+    """A model with its weights, compared before it takes memory: dimensions may announce anything.
+
+    Args:
+        make: makes the model, with any weights.
+        fill_in: loads a model's weights, as `fill` does; called with the model and its parameters by name.
 
     Raises:
-        CheckpointError: as `fill`.
+        CheckpointError: the dimensions make no model, or what `fill_in` raises.
     """
-    known = {official_key(key) for key in expected}
-    if unknown := [key for key in official if key not in known and not key.endswith(constants)]:
-        raise CheckpointError(f"unknown weights: {some(unknown)}; is this a checkpoint of another model?")
-    fill(module, expected, from_official(official, expected), official_key)
+    outline = _outline(make)
+    fill_in(outline, dict(outline.named_parameters()))
+    model = make()
+    fill_in(model, dict(model.named_parameters()))
+    return model
+
+
+def _outline(make: Callable[[], M]) -> M:
+    """A model whose weights have shapes and no values."""
+    # compressai makes some constants on the CPU, which does not go with meta; and truncated normal values,
+    # which are drawn until all fit, do not go with fake tensors.
+    for without_values in (torch.device("meta"), FakeTensorMode()):
+        try:
+            with without_values:
+                return make()
+        except (RuntimeError, OverflowError, ValueError) as error:
+            reason = first_line(error)
+    raise CheckpointError(f"the dimensions make no model: {reason}")
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return not (tensor.is_meta or isinstance(tensor, FakeTensor))
 
 
 def some(keys: list[str], most: int = 5) -> str:

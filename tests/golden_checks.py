@@ -6,9 +6,22 @@ import numpy as np
 
 from polc_runtime.bitstream.container import Container, Header, join_streams, quality_code, symbol_checksum
 from polc_runtime.bitstream.schedule import gather, scatter
+from polc_runtime.bundle.plan import nine_step_plan
 from polc_runtime.codec.latent import LatentCoder
 from polc_runtime.pictures.images import read_image, to_tensor
 
+PLAN = nine_step_plan(
+    {
+        "dims": [128, 192, 256, 320],
+        "depths": [2, 2, 6, 2],
+        "hyper_dim": 192,
+        "hyper_depths": [2, 2],
+        "kernel_size": 7,
+        "hyper_kernel_size": 3,
+    },
+    (1.0, 8.0),
+)
+"""Of the full-size codec."""
 CASES = ("kodim05_q1", "kodim05_q3", "kodim05_q5.5", "kodim05_q8", "kodim05b_q3", "kodim05b_q8")
 TOLERANCE = 1e-4
 BOUNDARY = 1e-4
@@ -38,7 +51,7 @@ class Case:
     def header(self):
         """The fixed part of a file of this image, but for the model's hashes."""
         height, width = self.image.shape[2:]
-        return Header(bytes(8), bytes(4), width, height, quality_code(self.quality))
+        return Header(bytes(8), bytes(4), width, height, quality_code(self.quality, 1, 8))
 
     def step_slices(self):
         ends = np.cumsum(self["step_sizes"])
@@ -68,10 +81,9 @@ def check_tensors(backend, tables, case):
 
 def check_steps(backend, tables, case):
     """Scales, symbols and table rows of each step, fed with the golden y_hat of the steps before it."""
-    coder = LatentCoder(backend, tables, 320)
     known = np.zeros_like(case["y_hat"])
     shared = {}
-    for step, part in zip(coder.steps, case.step_slices(), strict=True):
+    for step, part in zip(PLAN.steps, case.step_slices(), strict=True):
         feeds = {"params": case["params"], "y_hat": known, **shared}
         outputs = backend.run(f"context_{step.index}", feeds)
         shared = {k: v for k, v in outputs.items() if k == "channel_context"} or shared
@@ -89,7 +101,7 @@ def check_steps(backend, tables, case):
 
 def check_stored_strings(backend, tables, case):
     """The official byte strings decode, all nine steps in a row, to the official latent."""
-    coder = LatentCoder(backend, tables, 320)
+    coder = LatentCoder(backend, tables, PLAN)
     sums = [symbol_checksum(case["symbols"][part]) for part in case.step_slices()]
     checksums = (symbol_checksum(case["z_symbols"]), *sums)
     z, y = case["z_string"].tobytes(), case["y_string"].tobytes()
@@ -99,7 +111,7 @@ def check_stored_strings(backend, tables, case):
 
 def check_encoder(backend, tables, case):
     """Coding the golden latents writes the official strings (no boundary is crossed in any case)."""
-    coded = LatentCoder(backend, tables, 320).encode(case["y"][0], case["z"][0], case.quality)
+    coded = LatentCoder(backend, tables, PLAN).encode(case["y"][0], case["z"][0], case.quality)
     assert coded.z == case["z_string"].tobytes()
     assert coded.y == [case["y_string"].tobytes()]
 

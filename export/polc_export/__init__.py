@@ -1,33 +1,37 @@
-"""Exports POLC checkpoints to bundles of ONNX graphs, and proves them equal to the PyTorch model."""
+"""Exports checkpoints of codecs to bundles of ONNX graphs, and proves them equal to the PyTorch model."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .export import ExportOptions, ExportResult, default_bundle_path, export_bundle
+    from .export import ExportResult, default_bundle_path, export_bundle
     from .extend import extend_bundle
-    from .formats import Variants
-    from .tasks import Stage2, TaskOptions
+    from .ladder import write_ladder
+    from .options import ExportOptions, Formats, Stage2, TaskOptions, VariantSource
 
 _HOMES = {
-    "ExportOptions": "export",
+    "ExportOptions": "options",
     "ExportResult": "export",
-    "Stage2": "tasks",
-    "TaskOptions": "tasks",
-    "Variants": "formats",
+    "Formats": "options",
+    "Stage2": "options",
+    "TaskOptions": "options",
+    "VariantSource": "options",
     "default_bundle_path": "export",
     "export_bundle": "export",
     "extend_bundle": "extend",
+    "write_ladder": "ladder",
 }
 __all__ = [
     "ExportOptions",
     "ExportResult",
+    "Formats",
     "Stage2",
     "TaskOptions",
-    "Variants",
+    "VariantSource",
     "default_bundle_path",
     "export_bundle",
     "extend_bundle",
+    "write_ladder",
 ]
 
 

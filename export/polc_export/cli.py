@@ -1,14 +1,14 @@
-"""The `polc-export` command: checkpoints to bundles, and checkpoints to checkpoints."""
+"""The `polc-export` command: checkpoints to bundles, bundles to bundles, and checkpoints to checkpoints."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,19 +17,19 @@ from polc_runtime.cli.program import HELP, run_program, version_option
 from polc_runtime.errors import UsageError
 
 from .onnx.opsets import DEFAULT_OPSET, OPSETS
+from .options import ExportOptions, Formats, Stage2, TaskOptions, VariantSource
 from .tensorrt import EngineOptions, engine_options
 
 if TYPE_CHECKING:
     from polc_runtime import Bundle
 
-    from .export import ExportOptions
-    from .formats import Variants
-    from .validation.checks import Check, Report
+    from .checks import Check, Report
 
     Made = tuple[Bundle, tuple[Check, ...]]
 
 FORMATS = ("onnx", "torchscript", "tensorrt")
 PRECISIONS = ("fp32", "fp16")
+Named = tuple[tuple[str | None, Path], ...]
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})=(.+)")
 
 
@@ -38,15 +38,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(_group, "polc-export", arguments)
 
 
-def _named_paths(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str | None, Path], ...]:
+def _named_paths(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Named:
     """Splits [NAME=]PATH; `./A=B` is a path that has an equals sign."""
     found = [_NAMED.fullmatch(value) for value in values]
     return tuple(
         (match[1], Path(match[2])) if match else (None, Path(value))
         for match, value in zip(found, values, strict=True)
     )
+
+
+def _variants(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[VariantSource, ...]:
+    """Splits NAME=PATH."""
+    named = _named_paths(context, parameter, values)
+    if unnamed := [path for name, path in named if name is None]:
+        raise click.BadParameter(f"{unnamed[0]} has no name: pass NAME={unnamed[0]}", context, parameter)
+    return tuple(VariantSource(str(name), path) for name, path in named)
 
 
 @click.group(
@@ -62,13 +70,22 @@ Examples:
   polc-export --bundle polc.bundle --precision fp16 --format tensorrt --force
   polc-export --stage2 convnext.pth.tar --stage2 scenes=pspnet.pth.tar --with-pixels
   polc-export --bundle polc.bundle --stage2 pets=deit.safetensors --labels pets.txt --force
+  polc-export --stage1 mbt2018-mean-3.pth.tar --quality 3
+  polc-export ladder ladder/ q1.bundle q2.bundle q3.bundle
+  polc-export --bundle polc.bundle --variant light=light.pth.tar --force
+  polc-export --bundle polc.bundle --subset decode --out decoder.bundle
   polc-export convert polc.pth.tar polc.safetensors""",
 )
 @click.option(
     "--stage1",
     metavar="CKPT",
     type=click.Path(path_type=Path),
-    help="Checkpoint of the codec, in either layout.",
+    help="Checkpoint of the codec, of any family and layout.",
+)
+@click.option(
+    "--quality",
+    type=click.FloatRange(1, 8),
+    help="Which quality of its ladder a codec of one rate is. Default: 4.",
 )
 @click.option(
     "--stage2",
@@ -82,7 +99,22 @@ Examples:
     "--bundle",
     metavar="BUNDLE",
     type=click.Path(path_type=Path),
-    help="A bundle to add tasks, precisions or formats to; written to --out, or in place with --force.",
+    help="A bundle to add tasks, variants, precisions, formats to; written to --out, or in place by --force.",
+)
+@click.option(
+    "--variant",
+    "variants",
+    metavar="NAME=CKPT",
+    multiple=True,
+    callback=_variants,
+    help="Checkpoint whose analysis and synthesis are added to the bundle under a name; it must have the "
+    "bundle's entropy model. Repeatable.",
+)
+@click.option(
+    "--subset",
+    metavar="decode|encode|TASK",
+    multiple=True,
+    help="Write only the graphs that decoding, encoding or a task needs. Repeatable. Default: all.",
 )
 @click.option(
     "--out",
@@ -135,7 +167,28 @@ Examples:
 @engine_options
 @version_option()
 @click.pass_context
-def _group(context: click.Context, **options: Any) -> int | None:
+def _group(
+    context: click.Context,
+    stage1: Path | None,
+    quality: float | None,
+    stage2: Named,
+    bundle: Path | None,
+    variants: tuple[VariantSource, ...],
+    subset: tuple[str, ...],
+    out: Path | None,
+    labels: Named,
+    family: str | None,
+    with_pixels: bool,
+    formats: tuple[str, ...],
+    precisions: tuple[str, ...],
+    name: str | None,
+    opset: int | None,
+    photo: Path | None,
+    no_validate: bool,
+    force: bool,
+    as_json: bool,
+    engines: EngineOptions,
+) -> int | None:
     """Export checkpoints to a bundle: ONNX graphs, entropy tables and a manifest that any machine runs.
 
     Every graph is compared with PyTorch on a real photo, at several sizes and qualities, fp16 and tensorrt
@@ -146,155 +199,87 @@ def _group(context: click.Context, **options: Any) -> int | None:
     """
     if context.invoked_subcommand is not None:
         return None
-    return _export(**options)
-
-
-def _export(
-    stage1: Path | None,
-    stage2: tuple[tuple[str | None, Path], ...],
-    bundle: Path | None,
-    out: Path | None,
-    as_json: bool,
-    engines: EngineOptions,
-    **options: Any,
-) -> int:
-    if stage1 is None and not stage2 and bundle is None:
+    options = ExportOptions(
+        opset=opset,
+        validate=not no_validate,
+        photo=photo,
+        name=name,
+        force=force,
+        quality=quality,
+        tasks=TaskOptions(family, _once(labels), with_pixels),
+        torchscript="torchscript" in formats,
+        formats=Formats("fp16" in precisions, "tensorrt" in formats),
+        subset=subset,
+    )
+    tasks = [Stage2(path, task) for task, path in stage2]
+    if stage1 is None and bundle is None and not (tasks or variants):
         raise UsageError("nothing to export: pass --stage1 CKPT or --stage2 CKPT")
-    from .interrupts import remembered
-
-    alone = stage1 is None and not stage2 and bundle is not None and _only_variants(**options)
-    with_engines = alone and "tensorrt" in options["formats"]
-    if engines != EngineOptions() and not with_engines:
+    without_torch = _needs_no_checkpoint(options) and stage1 is None and not (tasks or variants)
+    if engines != EngineOptions() and not (without_torch and options.formats.tensorrt):
         raise UsageError("options of engines were given; they take --bundle BUNDLE --format tensorrt alone")
-
-    def report(line: str) -> None:
-        check_interrupt()
-        if not as_json and line.startswith(("ok ", "FAIL")):
-            click.echo(line)
-        else:
-            say(line)
+    from .interrupts import sigint_flag
 
     started = time.perf_counter()
-    with remembered() as check_interrupt:
-        if alone and bundle is not None:
-            made, checks = _extended(bundle, out, report, **options)
-            if with_engines:
-                _build_engines(made, engines, options["precisions"], report)
+    with sigint_flag() as check_interrupt:
+
+        def report(line: str) -> None:
+            check_interrupt()
+            if not as_json and line.startswith(("ok ", "FAIL")):
+                click.echo(line)
+            else:
+                say(line)
+
+        if without_torch and bundle is not None:
+            from .extend import extend_bundle
+
+            made, checks = extend_bundle(bundle, out, options, report)
+            if options.formats.tensorrt:
+                _build_engines(made, engines, precisions or PRECISIONS[:1], report)
         else:
-            made, checks = _exported(stage1, stage2, bundle, out, report, **options)
-    _tell(made, checks, time.perf_counter() - started, as_json)
+            from .export import export_bundle
+
+            result = export_bundle(
+                stage1, out, options, report, stage2=tasks, variants=variants, bundle=bundle
+            )
+            made, checks = result.bundle, result.checks
+    _print_result(made, checks, time.perf_counter() - started, as_json)
     return 0
 
 
-def _exported(
-    stage1: Path | None,
-    stage2: tuple[tuple[str | None, Path], ...],
-    bundle: Path | None,
-    out: Path | None,
-    report: Report,
-    **options: Any,
-) -> Made:
-    """A bundle from checkpoints, with PyTorch."""
-    from .export import export_bundle
-    from .tasks import Stage2
-
-    sources = [Stage2(path, name) for name, path in stage2]
-    result = export_bundle(stage1, out, _options(**options), report, stage2=sources, bundle=bundle)
-    return result.bundle, result.checks
+def _once(labels: Named) -> Mapping[str | None, Path]:
+    """Files of labels by task."""
+    files = dict(labels)
+    if len(files) < len(labels):
+        raise UsageError("--labels is given twice for one task")
+    return files
 
 
-def _only_variants(
-    formats: tuple[str, ...],
-    precisions: tuple[str, ...],
-    family: str | None,
-    labels: tuple[tuple[str | None, Path], ...],
-    with_pixels: bool,
-    **options: Any,
-) -> bool:
-    """Whether nothing is asked for but what is derived from a bundle's own files."""
-    return bool(_variants(formats, precisions)) and not (
-        "torchscript" in formats or family or labels or with_pixels
-    )
+def _needs_no_checkpoint(options: ExportOptions) -> bool:
+    """Whether a bundle's own files are all that is needed."""
+    wanted = bool(options.formats or options.subset)
+    return wanted and not options.torchscript and options.tasks == TaskOptions()
 
 
-def _variants(formats: tuple[str, ...], precisions: tuple[str, ...]) -> Variants:
-    from .formats import Variants
-
-    return Variants("fp16" in precisions, "tensorrt" in formats)
-
-
-def _extended(
-    bundle: Path,
-    out: Path | None,
-    report: Report,
-    formats: tuple[str, ...],
-    precisions: tuple[str, ...],
-    name: str | None,
-    photo: Path | None,
-    no_validate: bool,
-    force: bool,
-    opset: int | None,
-    **options: Any,
-) -> Made:
-    """A bundle from a bundle, without PyTorch; its opset stays."""
-    from .extend import extend_bundle
-
-    if opset is not None:
-        raise UsageError("--opset takes a checkpoint: a bundle's graphs keep the opset they were exported in")
-
-    wanted = _variants(formats, precisions)
-    return extend_bundle(
-        bundle, out, wanted, report, validate=not no_validate, photo=photo, name=name, force=force
-    )
-
-
-def _build_engines(
-    bundle: Bundle, engines: EngineOptions, precisions: tuple[str, ...], report: Report
-) -> None:
+def _build_engines(bundle: Bundle, engines: EngineOptions, precisions: Sequence[str], report: Report) -> None:
     """Builds TensorRT engines, or says in one line why that is not possible here."""
     from .tensorrt.build import build_or_notice
 
-    for precision in precisions or PRECISIONS[:1]:
+    for precision in precisions:
         build_or_notice(bundle, replace(engines, precision=precision), report)
 
 
-def _tell(made: Bundle, checks: tuple[Check, ...], seconds: float, as_json: bool) -> None:
+def _print_result(made: Bundle, checks: tuple[Check, ...], seconds: float, as_json: bool) -> None:
     """Prints what the bundle now holds."""
     facts = made.describe()
     if as_json:
         click.echo(json.dumps({"command": "export", "seconds": round(seconds, 2), **facts}, indent=2))
         return
-    told = f"{len(checks)} checks passed" if checks else "not validated"
+    validation = f"{len(checks)} checks passed" if checks else "not validated"
     size = sum((made.path / stored.file).stat().st_size for g in made.manifest.graphs for stored in g.files())
     tasks = "".join(f", task {task['name']}" for task in facts["tasks"])
+    variants = "".join(f", variant {variant.name}" for variant in made.manifest.variants)
     graphs = f"{len(facts['graphs'])} graphs, {size / 1e6:.1f} MB"
-    click.echo(f"{made.path}: {graphs}{tasks}, {told}, {seconds:.0f} s")
-
-
-def _options(
-    formats: tuple[str, ...],
-    precisions: tuple[str, ...],
-    name: str | None,
-    opset: int | None,
-    photo: Path | None,
-    no_validate: bool,
-    force: bool,
-    family: str | None,
-    labels: tuple[tuple[str | None, Path], ...],
-    with_pixels: bool,
-) -> ExportOptions:
-    """What the options say, as the exporter takes it."""
-    from .export import ExportOptions
-    from .tasks import TaskOptions
-
-    files = dict(labels)
-    if len(files) < len(labels):
-        raise UsageError("--labels is given twice for one task")
-    tasks = TaskOptions(family, files, with_pixels)
-    variants = _variants(formats, precisions)
-    return ExportOptions(
-        opset or DEFAULT_OPSET, not no_validate, photo, name, force, tasks, "torchscript" in formats, variants
-    )
+    click.echo(f"{made.path}: {graphs}{tasks}{variants}, {validation}, {seconds:.0f} s")
 
 
 @_group.command(
@@ -320,4 +305,31 @@ def convert(checkpoint: Path, out: Path, official_layout: bool, force: bool, as_
         click.echo(json.dumps({"command": "convert", **facts}, indent=2))
     else:
         click.echo(f"{facts['output']}: {facts['parameters']:,} parameters, {facts['layout']} layout")
+    return 0
+
+
+@_group.command(
+    epilog="""\b
+Examples:
+  polc-export ladder mean.ladder q1.bundle q2.bundle q3.bundle
+  polc-export ladder mean.ladder *.bundle --link --force"""
+)
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--link", is_flag=True, help="Hard-link the files, instead of copying them.")
+@click.option("--force", is_flag=True, help="Replace an existing ladder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+def ladder(out: Path, bundles: tuple[Path, ...], link: bool, force: bool, as_json: bool) -> int:
+    """Make a ladder: a folder of BUNDLEs of one rate each, between which `polc compress --quality` chooses.
+
+    The bundles were exported with --quality, each with another.
+    """
+    from .ladder import write_ladder
+
+    document = write_ladder(out, bundles, link, force)
+    if as_json:
+        click.echo(json.dumps({"command": "ladder", "path": str(out), **document}, indent=2))
+    else:
+        qualities = ", ".join(f"{entry['quality']:g}" for entry in document["bundles"])
+        click.echo(f"{out}: qualities {qualities}")
     return 0

@@ -1,4 +1,4 @@
-"""`extend_bundle`: adds variants of graphs to a bundle from its ONNX files, without PyTorch."""
+"""`extend_bundle`: makes a bundle of another from its ONNX files alone, without PyTorch: formats, parts."""
 
 from __future__ import annotations
 
@@ -6,62 +6,67 @@ from dataclasses import replace
 from pathlib import Path
 
 from polc_runtime import Bundle
-from polc_runtime.errors import ExportError
+from polc_runtime.errors import ExportError, UsageError
 
-from .bundle_folder import appearing, check_target, copy_bundle, write_manifest
-from .formats import INSTALL, Variants, add_variants, complete
-from .validation.checks import Check, Report, passed, sample_photo
+from .bundle_folder import atomic_folder, check_target, copy_bundle, write_manifest
+from .checks import Check, Report, require_passed, sample_photo
+from .formats import INSTALL, add_formats, complete
+from .options import ExportOptions
+from .subsets import cut, subset
 
 
 def extend_bundle(
     bundle: Path,
     out: Path | None,
-    wanted: Variants,
+    options: ExportOptions,
     report: Report = lambda line: None,
-    *,
-    validate: bool = True,
-    photo: Path | None = None,
-    name: str | None = None,
-    force: bool = False,
 ) -> tuple[Bundle, tuple[Check, ...]]:
-    """Adds the variants that a bundle lacks; where it lacks none and is to stay in place, nothing is done.
+    """Adds the formats that a bundle lacks, or takes the part of it that some uses need.
+
+    Where it lacks nothing and is to stay in place, nothing is done.
 
     Args:
         bundle: the bundle.
-        out: where to write; None for in place, which takes `force`.
-        wanted: which variants it is to hold.
+        out: where to write; None for in place, which takes `options.force`.
+        options: how to; `formats`, `subset`, `validate`, `photo`, `name` and `force` matter.
         report: called with a line of progress at a time.
-        validate: whether the variants are compared with the float32 graphs.
-        photo: image to validate on; None for the one that matplotlib carries.
-        name: what the bundle calls the model; None for what it calls it now.
-        force: whether an existing bundle is replaced.
 
     Returns:
         The bundle, where it now is, and the checks of what was added.
 
     Raises:
         BundleError: `bundle` is damaged.
-        ExportError: a graph has no such variant, a check fails, `out` exists, or a package is missing.
+        UsageError: an option takes a checkpoint, a part is to be written in place, or there is no such part.
+        ExportError: a graph has no such format, a check fails, `out` exists, or a package is missing.
     """
+    if options.opset is not None or options.quality is not None:
+        raise UsageError(
+            "opset=... and quality=... take a checkpoint: a bundle's graphs keep what they were exported with"
+        )
     base = Bundle.load(bundle)
-    if out is None and complete(base.manifest, wanted) and name in (None, base.name):
-        report(f"{base.path} holds these variants already")
+    if options.subset and out is None:
+        raise UsageError("a part of a bundle is written to another folder: name it by out=...")
+    subset(base.manifest, options.subset)
+    renamed = options.name not in (None, base.name)
+    if out is None and complete(base.manifest, options.formats) and not renamed:
+        report(f"{base.path} holds these formats already")
         return base, ()
-    target = out or bundle
-    check_target(target, force)
-    pixels = sample_photo(photo) if validate else None
+    target = out or base.path
+    check_target(target, options.force)
+    photo = sample_photo(options.photo) if options.validate and options.formats else None
     checks: tuple[Check, ...] = ()
-    with appearing(target, force) as folder:
-        manifest = replace(copy_bundle(folder, base), name=name or base.name)
-        manifest, added = add_variants(folder, manifest, wanted, report)
-        if pixels is not None and added:
+    with atomic_folder(target, options.force) as folder:
+        manifest = replace(copy_bundle(folder, base), name=options.name or base.name)
+        manifest, added = add_formats(folder, manifest, options.formats, report)
+        if photo is not None and added:
             try:
-                from .validation.formats import validate_variants
+                from .validation.formats import validate_formats
             except ImportError as error:
                 raise ExportError(
-                    f"{error.name}, which the variants are compared in, is not installed: {INSTALL}, or pass "
-                    "--no-validate"
+                    f"{error.name}, which the formats are compared in, is not installed: {INSTALL}, or leave "
+                    "the comparison out"
                 ) from None
-            checks = passed(validate_variants(Bundle(folder, manifest), added, pixels, report), report)
-        write_manifest(folder, manifest, checks)
+            made = validate_formats(Bundle(folder, manifest), added, photo, report)
+            checks = require_passed(made, report)
+        write_manifest(folder, cut(folder, manifest, options.subset), checks)
     return Bundle.load(target), checks

@@ -1,6 +1,6 @@
-"""Variants of a bundle's graphs, derived from its ONNX files alone: float16, and what TensorRT reads.
+"""Formats of a bundle's graphs, derived from its ONNX files alone: float16, and what TensorRT reads.
 
-Imports neither torch nor onnx before a file is derived: that the variants are all there is told without them.
+Imports neither torch nor onnx before a file is derived: a bundle that has all formats needs none of them.
 """
 
 from __future__ import annotations
@@ -14,35 +14,20 @@ from polc_runtime.bundle import FORMATS, TENSORRT, TENSORRT_PLUGIN, GraphFile, M
 from polc_runtime.errors import ExportError
 
 from .bundle_folder import GRAPHS, sha256, write_manifest
-from .validation.checks import Report
+from .checks import Report
+from .options import Formats
 
 if TYPE_CHECKING:
     import onnx
 
 FP16 = "fp16"
 INSTALL = "pip install 'polc[export]'"
-"""What brings the packages that derive variants."""
-
-
-@dataclass(frozen=True)
-class Variants:
-    """Which variants a bundle is to hold.
-
-    Attributes:
-        half: every graph that need not be exact in float16 too, `graphs/NAME.fp16.onnx`.
-        tensorrt: every graph, in each precision that it is there in, as `FORMATS` names TensorRT's files.
-    """
-
-    half: bool = False
-    tensorrt: bool = False
-
-    def __bool__(self) -> bool:
-        return self.half or self.tensorrt
+"""What brings the packages that derive formats."""
 
 
 @dataclass(frozen=True)
 class Added:
-    """A variant that was made.
+    """A file that was derived.
 
     Attributes:
         graph: name of the graph.
@@ -55,29 +40,29 @@ class Added:
     format: str = ""
 
 
-def complete(manifest: Manifest, wanted: Variants) -> bool:
-    """Whether a bundle holds every variant that is wanted."""
+def complete(manifest: Manifest, wanted: Formats) -> bool:
+    """Whether a bundle holds every format that is wanted."""
     return not (wanted.half and _without_half(manifest)) and not (
         wanted.tensorrt and any(TENSORRT not in graph.formats for graph in manifest.graphs)
     )
 
 
-def add_variants(
-    folder: Path, manifest: Manifest, wanted: Variants, report: Report = lambda line: None
+def add_formats(
+    folder: Path, manifest: Manifest, wanted: Formats, report: Report = lambda line: None
 ) -> tuple[Manifest, tuple[Added, ...]]:
-    """Writes the variants that a bundle's folder lacks; those that are there stay as they are.
+    """Writes the formats that a bundle's folder lacks; those that are there stay as they are.
 
     Args:
         folder: where the graphs and the manifest are.
         manifest: what it says.
-        wanted: which variants.
+        wanted: which formats.
         report: called with a line for each file written.
 
     Returns:
         The manifest with them, and what was added.
 
     Raises:
-        ExportError: a graph has no such variant, or the packages that make it are not installed.
+        ExportError: a graph has no such format, or the packages that make it are not installed.
     """
     if complete(manifest, wanted):
         return manifest, ()
@@ -132,7 +117,7 @@ def _load(path: Path) -> onnx.ModelProto:
     try:
         import onnx
     except ImportError as error:
-        raise ExportError(f"{error.name} derives the variants, and is not installed: {INSTALL}") from None
+        raise ExportError(f"{error.name} derives these formats, and is not installed: {INSTALL}") from None
     return onnx.load(path)
 
 

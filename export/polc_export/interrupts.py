@@ -10,7 +10,7 @@ from types import FrameType
 
 
 @contextmanager
-def remembered() -> Iterator[Callable[[], None]]:
+def sigint_flag() -> Iterator[Callable[[], None]]:
     """Notes every SIGINT beside raising KeyboardInterrupt, as ever.
 
     Yields:

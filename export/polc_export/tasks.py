@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from polc import Checkpoint, Codec, TaskModel, class_names, codec_id, load_checkpoint
-from polc.graphs import GraphSpec, task_graphs
+from polc import Checkpoint, CodecModel, TaskModel, class_names, codec_id, load_checkpoint
+from polc.graphs import GraphSpec
+from polc.tasks.graphs import task_graphs
 from polc_runtime.bundle import Task
 from polc_runtime.bundle.tasks import MAX_NAME
 from polc_runtime.errors import CheckpointError, UsageError
 from polc_runtime.files.inputs import explain
 
-
-@dataclass(frozen=True)
-class Stage2:
-    """A stage-2 checkpoint to export.
-
-    Attributes:
-        path: of the file, in either layout.
-        name: of its task; None for the names that the checkpoint gives, which may be several.
-    """
-
-    path: Path
-    name: str | None = None
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """How tasks are exported.
-
-    Attributes:
-        family: of the vision model in an official checkpoint; None to tell it by its weights.
-        labels: files of class names, one a line, by the task's name; under None, of the only task. A task
-            without one keeps the names that its checkpoint gives.
-        with_pixels: whether the graphs that predict from pixels are exported too.
-    """
-
-    family: str | None = None
-    labels: Mapping[str | None, Path] = field(default_factory=dict)
-    with_pixels: bool = False
+from .options import Stage2, TaskOptions
 
 
 @dataclass(frozen=True)
@@ -64,7 +38,7 @@ def load_stage2(sources: Sequence[Stage2], options: TaskOptions) -> list[Checkpo
         UsageError: a name for a checkpoint of several tasks.
     """
     if options.family is not None and len(sources) > 1:
-        raise UsageError("--family takes one --stage2; add the others with --bundle afterwards")
+        raise UsageError("a family is of one stage-2 checkpoint; add the others to the bundle afterwards")
     return [_load(source, options.family) for source in sources]
 
 
@@ -91,7 +65,7 @@ def task_exports(
             if name in named or name in taken:
                 raise CheckpointError(
                     f"{checkpoint.path}: a task named {name} is there already; give this one another name: "
-                    f"--stage2 NAME={checkpoint.path}"
+                    f"NAME={checkpoint.path}"
                 )
             named[name] = model
         stored |= checkpoint.classes
@@ -105,7 +79,7 @@ def task_exports(
 def _load(source: Stage2, family: str | None) -> Checkpoint:
     checkpoint = load_checkpoint(source.path, family)
     if not checkpoint.tasks:
-        raise CheckpointError(f"{source.path} holds no task: it is no stage-2 checkpoint")
+        raise CheckpointError(f"{source.path} holds no task: it is not a stage-2 checkpoint")
     if source.name is not None:
         if len(checkpoint.tasks) > 1:
             names = ", ".join(checkpoint.tasks)
@@ -117,7 +91,7 @@ def _load(source: Stage2, family: str | None) -> Checkpoint:
     return checkpoint
 
 
-def _check_backbone(codec: Codec, identity: bytes, path: Path | None) -> None:
+def _check_backbone(codec: CodecModel, identity: bytes, path: Path | None) -> None:
     if (found := codec_id(codec)) != identity:
         raise CheckpointError(
             f"{path}: its backbone is another codec than the bundle's (codec_id {found.hex()[:8]}, expected "
@@ -129,11 +103,9 @@ def _labels(files: Mapping[str | None, Path], names: Sequence[str]) -> Iterator[
     """Class names of each task that has a file of them."""
     for name, path in files.items():
         if name is None and len(names) != 1:
-            raise UsageError(
-                f"--labels {path}: there are the tasks {', '.join(names)}; say which: NAME={path}"
-            )
+            raise UsageError(f"{path}: there are the tasks {', '.join(names)}; say which: NAME={path}")
         if name is not None and name not in names:
-            raise UsageError(f"--labels: no task named {name!r} is exported; there are {', '.join(names)}")
+            raise UsageError(f"{path}: no task named {name!r} is exported; there are {', '.join(names)}")
         yield names[0] if name is None else name, _read_labels(path)
 
 
@@ -146,7 +118,7 @@ def _read_labels(path: Path) -> tuple[str, ...]:
         raise UsageError(f"{path}: class names are UTF-8 text, one a line") from None
     for number, line in enumerate(lines, 1):
         if not 0 < len(line.strip()) <= MAX_NAME:
-            raise UsageError(f"{path}: line {number} is no class name of 1 to {MAX_NAME} characters")
+            raise UsageError(f"{path}: line {number} is not a class name of 1 to {MAX_NAME} characters")
     return tuple(line.strip() for line in lines)
 
 

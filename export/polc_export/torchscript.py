@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from polc import set_attention_kernel
+from polc.attention import attention_kernel
+from polc.backends.evaluation import evaluating
 from polc.graphs import GraphSpec
 from polc_runtime.errors import ExportError, first_line
 
@@ -36,16 +37,18 @@ def trace_graph(spec: GraphSpec) -> Any:
     Raises:
         ExportError: torch.jit could not trace it.
     """
-    set_attention_kernel(spec.module, "portable")
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with (
+            evaluating(spec.module),
+            attention_kernel("portable"),
+            torch.no_grad(),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # torch.jit is deprecated; sizes that it takes for constants are
-            traced = torch.jit.trace(spec.module.eval(), example_inputs(spec), check_trace=False)
+            traced = torch.jit.trace(spec.module, example_inputs(spec), check_trace=False)
             return torch.jit.freeze(traced, optimize_numerics=False)
     except RuntimeError as error:
         raise ExportError(f"{spec.name} could not be traced: {first_line(error)}") from error
-    finally:
-        set_attention_kernel(spec.module, "auto")
 
 
 def write_torchscript(path: Path, spec: GraphSpec, facts: Mapping[str, Any]) -> None:

@@ -10,27 +10,31 @@ from pathlib import Path
 
 import onnx
 
-from polc import Codec, codec_id, fingerprint
-from polc.graphs import GraphSpec, codec_graphs
+from polc import CodecModel, codec_id, fingerprint
+from polc.graphs import GraphSpec
+from polc.macs import macs_per_pixel
 from polc_runtime.bitstream.calibration import Tolerances
+from polc_runtime.bitstream.plan import VERSION_1_QUALITIES, CodingPlan, Quality
 from polc_runtime.bitstream.tables import EntropyTables
 from polc_runtime.bundle import FORMATS, TORCHSCRIPT, GraphFile, Manifest, StoredFile
+from polc_runtime.errors import UsageError
 
 from .bundle_folder import GRAPHS, sha256, tools, write_manifest
+from .checks import Report
 from .onnx.graph import export_graph
 from .onnx.opsets import DEFAULT_OPSET
 from .tasks import TaskExport
 from .torchscript import write_torchscript
-from .validation.checks import Report
 
 ENTROPY_FILE = "entropy.npz"
 
 
 def write_bundle(
     folder: Path,
-    codec: Codec,
+    codec: CodecModel,
     tables: EntropyTables,
     name: str,
+    quality: float | None = None,
     opset: int = DEFAULT_OPSET,
     notes: tuple[str, ...] = (),
     report: Report = lambda line: None,
@@ -42,19 +46,25 @@ def write_bundle(
         codec: the model.
         tables: its coding tables.
         name: of the model, for people.
+        quality: which quality of its ladder a codec of one rate is; None for what its plan says.
         opset: of the default ONNX domain.
         notes: remarks for people.
         report: called with a line for each file written.
 
     Raises:
         ExportError: a graph could not be exported.
+        UsageError: a quality is given for a codec that has a range of them.
     """
     tables.save(folder / ENTROPY_FILE)
+    graphs = codec.graphs()
+    plan = replace(
+        codec.plan, quality=_offered(codec.plan, quality), macs=macs_per_pixel(graphs, codec.plan.pad)
+    )
     manifest = Manifest(
         name=name,
         model=codec.config.to_dict(),
-        plan=codec.plan,
-        tolerances=Tolerances.default(len(codec.plan.steps)),
+        plan=plan,
+        tolerances=Tolerances.default(len(plan.steps)),
         fingerprint=fingerprint(codec, tables),
         codec_id=codec_id(codec),
         graphs=(),
@@ -63,7 +73,7 @@ def write_bundle(
         tools=tools(),
         notes=notes,
     )
-    manifest = _add_graphs(folder, manifest, codec_graphs(codec).values(), opset, report)
+    manifest = add_graphs(folder, manifest, graphs.values(), opset, report)
     write_manifest(folder, manifest)
     return manifest
 
@@ -88,7 +98,7 @@ def add_tasks(
         ExportError: a graph could not be exported.
     """
     for task in tasks:
-        manifest = _add_graphs(folder, manifest, task.specs().values(), opset, report)
+        manifest = add_graphs(folder, manifest, task.specs().values(), opset, report)
         manifest = replace(manifest, tasks=(*manifest.tasks, task.entry))
     write_manifest(folder, manifest)
     return manifest
@@ -128,10 +138,14 @@ def add_torchscript(
     return manifest
 
 
-def _add_graphs(
+def add_graphs(
     folder: Path, manifest: Manifest, specs: Iterable[GraphSpec], opset: int, report: Report
 ) -> Manifest:
-    """Exports graphs; the manifest with them. All graphs of a bundle carry the same facts of its codec."""
+    """Exports graphs; the manifest with them. All graphs of a bundle carry the same facts of its codec.
+
+    Raises:
+        ExportError: a graph could not be exported.
+    """
     facts = {
         "polc.model": json.dumps(manifest.model, sort_keys=True),
         "polc.fingerprint": manifest.fingerprint.hex(),
@@ -146,6 +160,21 @@ def _add_graphs(
         size = (folder / graph.file).stat().st_size
         report(f"{graph.file}: {graph.parameters:,} parameters, {size / 1e6:.1f} MB")
     return replace(manifest, graphs=(*manifest.graphs, *graphs))
+
+
+def _offered(plan: CodingPlan, quality: float | None) -> Quality:
+    """The qualities of a bundle."""
+    if quality is None:
+        return plan.quality
+    if plan.quality.min < plan.quality.max:
+        raise UsageError(
+            f"the codec has the qualities {plan.quality.min:g} to {plan.quality.max:g}; quality=... is for "
+            "codecs of one rate, and says which of a ladder's they are"
+        )
+    low, high = VERSION_1_QUALITIES
+    if not low <= quality <= high:
+        raise UsageError(f"quality={quality:g} is not within {low:g} to {high:g}")
+    return Quality(quality, quality, quality)
 
 
 def _write_graph(folder: Path, spec: GraphSpec, model: onnx.ModelProto, opset: int) -> GraphFile:

@@ -1,4 +1,4 @@
-"""Neighbourhood attention by the library of CUDA operators, forward only; not yet run on a GPU."""
+"""Neighbourhood attention by the library of CUDA operators, forward only."""
 
 from __future__ import annotations
 

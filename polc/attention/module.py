@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +84,7 @@ def na2d(
         ValueError: shapes, kernel_size or the kernel's name do not fit.
     """
     check_na2d(q, k, v, rpb, kernel_size)
-    if kernel not in KERNELS:
-        raise ValueError(f"no attention kernel is named {kernel!r}; there are {', '.join(KERNELS)}")
+    _check_name(kernel)
     return KERNELS[kernel](q, k, v, rpb, kernel_size, q.shape[-1] ** -0.5 if scale is None else scale)
 
 
@@ -111,17 +112,46 @@ class NeighborhoodAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attends over `x` [B,H,W,dim]; same shape out."""
         q, k, v = (proj(x).unflatten(-1, (-1, self.head_dim)) for proj in (self.q, self.k, self.v))
-        return self.proj(na2d(q, k, v, self.rpb, self.kernel_size, kernel=self.kernel).flatten(3))
+        kernel = _overriding.get() or self.kernel
+        return self.proj(na2d(q, k, v, self.rpb, self.kernel_size, kernel=kernel).flatten(3))
 
 
 def set_attention_kernel(model: nn.Module, kernel: str) -> None:
-    """Makes every attention module below `model` use the named kernel.
+    """Makes every attention module below `model` use the named kernel from now on.
 
     Raises:
         ValueError: no kernel has that name.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"no attention kernel is named {kernel!r}; there are {', '.join(KERNELS)}")
+    _check_name(kernel)
     for module in model.modules():
         if isinstance(module, NeighborhoodAttention2d):
             module.kernel = kernel
+
+
+@contextmanager
+def attention_kernel(kernel: str | None) -> Iterator[None]:
+    """Runs every attention module with one kernel, inside; the modules keep their own for afterwards.
+
+    It holds in the calling thread alone, so that threads may run one model with several kernels at once.
+
+    Args:
+        kernel: name in `KERNELS`; None for each module's own.
+
+    Raises:
+        ValueError: no kernel has that name.
+    """
+    if kernel is not None:
+        _check_name(kernel)
+    token = _overriding.set(kernel)
+    try:
+        yield
+    finally:
+        _overriding.reset(token)
+
+
+_overriding: ContextVar[str | None] = ContextVar("polc_attention_kernel", default=None)
+
+
+def _check_name(kernel: str) -> None:
+    if kernel not in KERNELS:
+        raise ValueError(f"no attention kernel is named {kernel!r}; there are {', '.join(KERNELS)}")

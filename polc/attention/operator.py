@@ -73,7 +73,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Computes the attention weights anew, so that nothing but inputs and result is kept."""
+    """Computes the attention weights again, so that nothing but inputs and result is kept."""
     q, k, v, rpb, output = ctx.saved_tensors
     *grads, rpb_grad = na2d_backward(grad, q, k, v, rpb, output, ctx.kernel_size, ctx.scale)
     return *grads, None if rpb is None else rpb_grad, None, None

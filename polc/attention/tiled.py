@@ -18,7 +18,7 @@ CHUNK_LOGITS = 1 << 24
 """The same on every other device: bounds the memory on top of the inputs."""
 
 SAVED_LOGITS = 1 << 26
-"""Most attention weights that the forward pass keeps for the backward pass, which else computes them anew."""
+"""Most attention weights that the forward pass keeps; beyond it the backward pass computes them again."""
 
 
 def accumulator(x: Tensor) -> torch.dtype:
@@ -161,7 +161,7 @@ def attend_backward(
         v: values, same shape.
         rpb: relative position bias [heads,2k-1,2k-1], or None.
         out: result of `attend`.
-        kept: weights from `attend`, or None to compute them anew.
+        kept: weights from `attend`, or None to compute them again.
         kernel_size: k, odd.
         scale: factor on q.k.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from polc_runtime.bitstream.geometry import PAD_LEAST
+from polc_runtime.bitstream.plan import VERSION_1_PAD
 from polc_runtime.bundle import Preprocessing, SizeRule
 from polc_runtime.errors import CheckpointError
 
@@ -82,7 +82,7 @@ def _convnext_mini() -> Family:
         factor=2,
         head_dim=16,
         classes=10,
-        preprocessing=Preprocessing(resize=PAD_LEAST, crop=PAD_LEAST),
+        preprocessing=Preprocessing(resize=VERSION_1_PAD.min, crop=VERSION_1_PAD.min),
         arguments={
             "depths": (1, 2, 3, 1),
             "dims": (32, 64, 128, 256),

@@ -6,9 +6,9 @@
 ...     image = codec.decompress(data)
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
 from .errors import (
     BackendUnavailable,
     BitstreamError,
@@ -24,11 +24,6 @@ from .errors import (
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .codec import Codec
-
-try:
-    __version__ = version("polc")
-except PackageNotFoundError:
-    __version__ = "0+uninstalled"
 
 __all__ = [
     "BackendUnavailable",

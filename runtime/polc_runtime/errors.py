@@ -23,8 +23,9 @@ KINDS = (
     "backend_unavailable",
     "resources",
     "interrupted",
+    "internal",
 )
-"""Every kind of error. Programs may rely on these words; new ones may be added."""
+"""Every kind of error, `internal` for faults of polc. Programs may rely on these words; new ones may come."""
 
 
 class PolcError(Exception):
@@ -151,7 +152,9 @@ def error_kind(error: BaseException) -> str:
         return error.kind
     if isinstance(error, MemoryError):
         return ResourceError.kind
-    return Interrupted.kind if isinstance(error, KeyboardInterrupt) else UsageError.kind
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.kind
+    return UsageError.kind if isinstance(error, OSError) else "internal"
 
 
 class CodecMismatchWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""What untrusted files may be at most: every bound on them, in one place.
+"""The bounds on untrusted files, all in one place.
 
 They are checked before anything is allocated. A caller who knows its files better passes its own
 `Limits`; the defaults admit every image that Pillow opens without complaint, and more. The constants
@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from .errors import UsageError
+from .errors import ImageError, ImageLimitError, UsageError
 
 MAX_STREAMS = 16
 """rANS streams of one latent. Not a choice but part of the format: it settles where each symbol goes."""
@@ -57,40 +57,50 @@ class Limits:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Limits:
-        """The limits that command lines run with: of each, `$POLC_` and its name in capitals, if it is set.
+        """The limits that command lines run with: `$POLC_MAX_PIXELS` for `max_pixels`, and so on, where set.
 
         Raises:
-            UsageError: such a variable is no positive whole number.
+            UsageError: such a variable is not a positive whole number.
         """
         names = {field.name: variable(field.name) for field in fields(cls)}
         given = {name: key for name, key in names.items() if environment.get(key)}
         return cls(**{name: whole_number(key, environment[key]) for name, key in given.items()})
 
+    def check_image(self, width: int, height: int) -> None:
+        """Checks the size of an image, in pixels.
+
+        Raises:
+            ImageLimitError: it is above a limit.
+            ImageError: it has no pixels.
+        """
+        if problem := self.size_problem(width, height):
+            raise (ImageError if width < 1 or height < 1 else ImageLimitError)(problem)
+
     def size_problem(self, width: int, height: int) -> str | None:
-        """Say in one line why an image of this size is refused, or None if it is fine."""
+        """Says in one line why an image of this size is refused, or None if it is fine."""
         if width < 1 or height < 1:
             return f"an image of {width}x{height} has no pixels"
         if max(width, height) > self.max_side:
             return (
                 f"an image of {width}x{height} is too large: a side may have {self.max_side} pixels "
-                f"({how_to_raise('max_side')})"
+                f"({override_hint('max_side')})"
             )
         if width * height > self.max_pixels:
             return (
                 f"an image of {width}x{height} has too many pixels: "
-                f"{width * height}, the limit is {self.max_pixels} ({how_to_raise('max_pixels')})"
+                f"{width * height}, the limit is {self.max_pixels} ({override_hint('max_pixels')})"
             )
         return None
 
     def bytes_problem(self, name: str, size: int) -> str | None:
-        """Say in one line why so many bytes are refused, or None if they are fine.
+        """Says in one line why a file of this size is refused, or None if it is fine.
 
         Args:
             name: of the limit.
-            size: bytes that there are, or are announced.
+            size: in bytes, found or announced.
         """
         most = getattr(self, name)
-        return None if size <= most else f"has {size} bytes, the limit is {most} ({how_to_raise(name)})"
+        return None if size <= most else f"has {size} bytes, the limit is {most} ({override_hint(name)})"
 
 
 DEFAULT_LIMITS = Limits()
@@ -101,12 +111,9 @@ def variable(name: str) -> str:
     return f"POLC_{name.upper()}"
 
 
-_OPTIONS = {"max_pixels": "polc --max-pixels, "}
-
-
-def how_to_raise(name: str) -> str:
-    """What raises a limit, for a message."""
-    return f"raise it by {_OPTIONS.get(name, '')}${variable(name)} or Limits({name}=...)"
+def override_hint(name: str) -> str:
+    """How to raise a limit, for a message."""
+    return f"raise it by ${variable(name)} or Limits({name}=...)"
 
 
 def whole_number(key: str, text: str) -> int:

@@ -59,7 +59,7 @@ def test_a_latent_too_narrow_for_the_coding_steps_is_refused(changed):
 @pytest.mark.parametrize(
     ("name", "other", "said"),
     [
-        ("context_3", "context_8", "graph context_3: means has the shape"),
+        ("context_3", "context_8", "graph context_3: scales has the shape"),
         ("synthesis", "hyper_analysis", "graph synthesis takes 'y', where there are y_hat, quality"),
         (
             "hyper_synthesis",
@@ -84,8 +84,8 @@ def test_tolerances_that_reach_from_one_scale_to_the_next_are_refused_before_a_f
     scales = np.float32(0.11) * np.float32(1.02) ** np.arange(len(tables.scale_table), dtype=np.float32)
     dense = dataclasses.replace(tables, scale_table=scales)
     tolerances = Tolerances(((1.0, (LEAST_EXPONENT,) * 9),))
-    coder = LatentCoder(codec.backend, dense, codec.bundle.manifest.latent_channels, tolerances)
-    y, z = codec.transforms.analyse(np.zeros((192, 192, 3), np.uint8), 4.0)
+    coder = LatentCoder(codec.backend, dense, codec.plan, tolerances)
+    y, z = codec.networks.analyse(np.zeros((192, 192, 3), np.uint8), 4.0)
     assert "tolerance of 2^-6 does not fit its scale table" in refused(lambda: coder.encode(y, z, 4.0))
     assert coder.encode(y, z, 4.0, portable=False).calibration is None
 
@@ -95,4 +95,5 @@ def test_the_largest_tolerance_fits_the_usual_table(codec):
     bundle = Bundle.load("nano")
     manifest = dataclasses.replace(bundle.manifest, tolerances=tolerances)
     loose = Codec(dataclasses.replace(bundle, manifest=manifest), codec.backend)
-    codec.verify(loose.compress(PIXELS))
+    data = loose.compress(PIXELS)
+    np.testing.assert_array_equal(codec.decompress(data), codec.decompress(codec.compress(PIXELS)))

@@ -1,4 +1,4 @@
-"""Variants in bundles: what is written, what stays, what is refused, and what the validation notices."""
+"""Formats in bundles: what is written, what stays, what is refused, and what the validation notices."""
 
 import json
 import shutil
@@ -8,18 +8,22 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from polc_export import Variants, extend_bundle
+from polc_export import ExportOptions, Formats, extend_bundle
 from polc_export.bundle_folder import sha256
-from polc_export.formats import Added, add_variants
-from polc_export.validation.checks import Check, Checks, Least, sample_photo
+from polc_export.checks import Check, Checks, Least, sample_photo
+from polc_export.formats import Added, add_formats
 from polc_export.validation.codec import ROUND_TRIPS
-from polc_export.validation.formats import CASES, MAX_PSNR, psnr, validate_variants
+from polc_export.validation.formats import CASES, MAX_PSNR, psnr, validate_formats
 from polc_runtime import Bundle, Codec, ExportError
 from polc_runtime.bundle import FORMATS, TENSORRT, TENSORRT_PLUGIN
 
 EXACT = {"hyper_synthesis", *(f"context_{index}" for index in range(9))}
 WITHOUT_ATTENTION = {*(f"context_{index}" for index in range(9)), "pixels_convnext", "pixels_scenes-1"}
-BOTH = Variants(half=True, tensorrt=True)
+BOTH = Formats(half=True, tensorrt=True)
+
+
+def unvalidated(**formats):
+    return ExportOptions(validate=False, formats=Formats(**formats))
 
 
 def files_of(bundle):
@@ -30,16 +34,16 @@ def files_of(bundle):
 
 @pytest.fixture(scope="module")
 def extended(task_bundle, tmp_path_factory):
-    """The tiny bundle with two tasks and every variant, and the checks of the export."""
+    """The tiny bundle with two tasks and every format, and the checks of the export."""
     out = tmp_path_factory.mktemp("variants") / "all.bundle"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("polc_export.validation.formats.CASES", CASES[:1])
         patch.setattr("polc_export.validation.formats.TASK_CASES", 1)
         patch.setattr("polc_export.validation.codec.ROUND_TRIPS", ROUND_TRIPS[:1])
-        return extend_bundle(task_bundle, out, BOTH)
+        return extend_bundle(task_bundle, out, ExportOptions(formats=BOTH))
 
 
-def test_every_graph_has_its_variants_and_no_more(extended, task_bundle):
+def test_every_graph_has_its_formats_and_no_more(extended, task_bundle):
     graphs = {(graph.name, graph.precision): graph for graph in extended[0].manifest.graphs}
     names = {graph.name for graph in Bundle.load(task_bundle).manifest.graphs}
     halves = names - EXACT
@@ -112,16 +116,18 @@ def test_a_codec_runs_in_float16(extended):
 
 def test_a_bundle_that_has_them_all_is_left_alone(extended):
     lines, before = [], files_of(extended[0].path)
-    same, checks = extend_bundle(extended[0].path, None, BOTH, lines.append)
-    assert same.path == extended[0].path and checks == () and "holds these variants already" in lines[0]
+    same, checks = extend_bundle(extended[0].path, None, ExportOptions(formats=BOTH), lines.append)
+    assert same.path == extended[0].path and checks == () and "holds these formats already" in lines[0]
     assert files_of(extended[0].path) == before
 
 
 def test_only_what_is_missing_is_added(task_bundle, tmp_path):
-    first, _ = extend_bundle(task_bundle, tmp_path / "half", Variants(half=True), validate=False)
+    first, _ = extend_bundle(task_bundle, tmp_path / "half", unvalidated(half=True))
     assert all(graph.formats == {} for graph in first.manifest.graphs)
     before, lines = files_of(first.path), []
-    second, _ = extend_bundle(first.path, None, BOTH, lines.append, validate=False, force=True)
+    second, _ = extend_bundle(
+        first.path, None, ExportOptions(formats=BOTH, validate=False, force=True), lines.append
+    )
     assert second.path == first.path
     after = files_of(first.path)
     assert all(after[name] == before[name] for name in before if name != "manifest.json")
@@ -130,8 +136,8 @@ def test_only_what_is_missing_is_added(task_bundle, tmp_path):
 
 
 def test_in_place_takes_force(task_bundle):
-    with pytest.raises(ExportError, match=r"tasks.bundle exists; pass --force"):
-        extend_bundle(task_bundle, None, BOTH, validate=False)
+    with pytest.raises(ExportError, match=r"tasks.bundle exists; replace it with force=True"):
+        extend_bundle(task_bundle, None, ExportOptions(formats=BOTH, validate=False))
 
 
 def test_other_weights_fail_the_validation(extended, tmp_path, monkeypatch):
@@ -158,7 +164,7 @@ def test_other_weights_fail_the_validation(extended, tmp_path, monkeypatch):
         Added("synthesis", "fp32", TENSORRT_PLUGIN),
         Added("task_convnext", "fp16", TENSORRT_PLUGIN),
     ]
-    checks = validate_variants(Bundle.load(folder), added, sample_photo())
+    checks = validate_formats(Bundle.load(folder), added, sample_photo())
     failed = {name for name, check in checks.items() if not check.passed}
     assert failed >= {
         "fp16 analysis.y",
@@ -187,14 +193,14 @@ def test_a_graph_that_has_no_form_for_tensorrt_leaves_nothing(task_bundle, tmp_p
         graph["sha256"] = sha256(folder / graph["file"])
     (folder / "manifest.json").write_text(json.dumps(document))
     with pytest.raises(ExportError, match=r"context_3 cannot be written in opset 17 .* Mish"):
-        extend_bundle(folder, tmp_path / "out", Variants(tensorrt=True), validate=False)
+        extend_bundle(folder, tmp_path / "out", unvalidated(tensorrt=True))
     assert [path.name for path in tmp_path.iterdir()] == ["odd"]
 
 
 def test_nothing_is_wanted_nothing_is_added(tiny_bundle, tmp_path):
     manifest = Bundle.load(tiny_bundle).manifest
-    assert add_variants(tmp_path, manifest, Variants()) == (manifest, ())
-    assert list(tmp_path.iterdir()) == [] and not Variants()
+    assert add_formats(tmp_path, manifest, Formats()) == (manifest, ())
+    assert list(tmp_path.iterdir()) == [] and not Formats()
 
 
 def test_psnr_is_that_of_the_definition():

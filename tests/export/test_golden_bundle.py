@@ -31,7 +31,7 @@ def test_streams_made_with_either_tables_decode_with_the_same(golden, official_c
     fresh = Checkpoint(load_checkpoint(official_checkpoint).codec).tables()[0]
     stored = codec.latent_coder.tables
     for tables in (stored, fresh):
-        coder = LatentCoder(codec.backend, tables, 320)
+        coder = LatentCoder(codec.backend, tables, codec.plan)
         coded = coder.encode(case["y"][0], case["z"][0], case.quality)
         decoded = coder.decode(coded.container(case.header))
         assert (decoded == coded.y_hat).all()

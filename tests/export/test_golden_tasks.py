@@ -6,7 +6,7 @@ import pytest
 from golden_checks import GOLDEN_TASKS
 
 from polc import load_checkpoint
-from polc.graphs import task_graphs
+from polc.tasks.graphs import task_graphs
 from polc_export import Stage2, export_bundle
 from polc_export.onnx.graph import export_graph
 from polc_export.onnx.opsets import DEFAULT_OPSET

@@ -10,9 +10,9 @@ from formula import formula_codec, formula_task
 
 from polc import Checkpoint, TaskModel, codec_id, load_checkpoint, preset, save_checkpoint
 from polc_export import Stage2, TaskOptions, export_bundle
+from polc_export.checks import TOLERANCE, Checks, sample_photo
 from polc_export.cli import main
 from polc_export.tasks import TaskExport, task_exports
-from polc_export.validation.checks import TOLERANCE, Checks, sample_photo
 from polc_export.validation.tasks import CASES, differing, fitting_cases, validate_tasks
 from polc_runtime import Bundle, CheckpointError, ExportError
 from polc_runtime.bundle import SizeRule
@@ -133,24 +133,27 @@ def test_class_names_are_imagenets_for_a_thousand_classes(tiny_families):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--bundle", "BUNDLE"], "pass --stage2 CKPT, --precision fp16 or --format tensorrt to add"),
-        (["--bundle", "BUNDLE", "--stage2", "TASKS"], "exists; pass --force"),
+        (["--bundle", "BUNDLE"], "a variant, or ask for fp16, TensorRT or a subset, to add to the bundle"),
+        (["--bundle", "BUNDLE", "--stage2", "TASKS"], "exists; replace it with "),
         (
             ["--bundle", "BUNDLE", "--stage2", "CONVNEXT", "--out", "x"],
             "a task named convnext is there already",
         ),
-        (["--stage2", "CONVNEXT", "--stage2", "CONVNEXT", "--out", "x"], "--stage2 NAME="),
+        (["--stage2", "CONVNEXT", "--stage2", "CONVNEXT", "--out", "x"], "give this one another name: NAME="),
         (["--stage2", "x=TASKS"], "holds the tasks convnext, pspnet; leave out the name x"),
         (["--stage2", "CODEC", "--out", "x"], "holds no task"),
         (["--stage2", "none.pth"], "none.pth: no such file"),
         (["--stage2", "CONVNEXT", "--labels", "two.txt"], "2 labels are given, but the task convnext has 10"),
         (["--stage2", "CONVNEXT", "--labels", "none.txt"], "none.txt: there is no such file"),
-        (["--stage2", "CONVNEXT", "--labels", "gap.txt"], "gap.txt: line 2 is no class name"),
+        (["--stage2", "CONVNEXT", "--labels", "gap.txt"], "gap.txt: line 2 is not a class name"),
         (["--stage2", "CONVNEXT", "--labels", "y=two.txt"], "no task named 'y' is exported"),
         (["--stage2", "TASKS", "--labels", "two.txt"], "say which: NAME=two.txt"),
         (["--stage2", "TASKS", "--labels", "a=two.txt", "--labels", "a=two.txt"], "twice for one task"),
-        (["--stage2", "TASKS", "--stage2", "TASKS", "--family", "swin_tiny"], "--family takes one --stage2"),
-        (["--stage1", "CODEC", "--with-pixels"], "pass --stage2 CKPT too"),
+        (
+            ["--stage2", "TASKS", "--stage2", "TASKS", "--family", "swin_tiny"],
+            "a family is of one stage-2 checkpoint",
+        ),
+        (["--stage1", "CODEC", "--with-pixels"], "about tasks: pass "),
         (["--stage1", "CODEC", "--bundle", "BUNDLE", "--stage2", "TASKS"], "both bring a codec"),
         (["--bundle", "none", "--stage2", "TASKS"], "none is no bundle"),
     ],
@@ -179,13 +182,13 @@ def test_a_wrong_use_is_one_line_and_leaves_nothing(
 
 @pytest.mark.parametrize("in_one_step", [True, False])
 def test_a_bundle_that_is_replaced_is_whole_at_every_moment(tmp_path, monkeypatch, in_one_step):
-    from polc_export.bundle_folder import appearing
+    from polc_export.bundle_folder import atomic_folder
 
     if not in_one_step:  # as where the system cannot exchange two names
         monkeypatch.setattr(temporary, "_exchanged", lambda *_: False)
     out = tmp_path / "out.bundle"
     for content in ("first", "second"):
-        with appearing(out, force=True) as folder:
+        with atomic_folder(out, force=True) as folder:
             (folder / "manifest.json").write_text(content)
     assert (out / "manifest.json").read_text() == "second" and list(tmp_path.iterdir()) == [out]
     rename = Path.rename
@@ -197,7 +200,7 @@ def test_a_bundle_that_is_replaced_is_whole_at_every_moment(tmp_path, monkeypatc
 
     monkeypatch.setattr(Path, "rename", refuse)
     monkeypatch.setattr(temporary, "_exchanged", lambda *_: False)
-    with pytest.raises(OSError, match="no"), appearing(out, force=True) as folder:
+    with pytest.raises(OSError, match="no"), atomic_folder(out, force=True) as folder:
         (folder / "manifest.json").write_text("third")
     assert (out / "manifest.json").read_text() == "second" and list(tmp_path.iterdir()) == [out]
 
@@ -212,7 +215,7 @@ def test_a_bundle_that_is_replaced_is_whole_at_every_moment(tmp_path, monkeypatc
     ],
 )
 def test_a_task_is_validated_on_sizes_that_it_takes(sizes, expected):
-    cases = list(fitting_cases(sizes))
+    cases = list(fitting_cases(sizes, formula_codec(preset("polc-tiny")).plan))
     assert {case[:2] for case in cases} == expected and cases[0][:2] == cases[1][:2]
     assert all(sizes.admits(height // 16, width // 16) for height, width, _ in cases)
 

@@ -11,7 +11,7 @@ import torch
 from formula import formula_codec, formula_task
 
 from polc import preset
-from polc.graphs import codec_graphs, task_graphs
+from polc.tasks.graphs import task_graphs
 from polc_export.onnx.graph import EXAMPLE_SIZES
 from polc_export.torchscript import FACTS_FILE, trace_graph, write_torchscript
 
@@ -64,11 +64,11 @@ def check(spec, cases):
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_graph_of_the_codec_is_right_at_other_sizes_qualities_and_batches(codec, graph):
-    check(codec_graphs(codec)[graph], CASES)
+    check(codec.graphs()[graph], CASES)
 
 
 def test_every_graph_of_the_codec_is_tested(codec):
-    assert list(codec_graphs(codec)) == GRAPHS
+    assert list(codec.graphs()) == GRAPHS
 
 
 @pytest.mark.parametrize("kind", ["task", "pixels"])
@@ -79,7 +79,7 @@ def test_a_task_is_right_at_other_sizes_qualities_and_batches(codec, tiny_famili
 
 
 def test_a_file_loads_and_runs_without_this_project_and_tells_its_interface(codec, tmp_path):
-    spec = codec_graphs(codec)["analysis"]
+    spec = codec.graphs()["analysis"]
     write_torchscript(tmp_path / "analysis.ts", spec, {"codec_id": "ab"})
     tensors = inputs_of(spec, *CASES[0])
     torch.save([tensors, outputs(spec.module, tensors)], tmp_path / "case.pt")
@@ -106,7 +106,7 @@ print(facts[{FACTS_FILE!r}].decode())
 
 
 def test_a_file_names_no_path_of_the_machine_and_keeps_the_operators_version(codec, tmp_path):
-    spec = codec_graphs(codec)["hyper_synthesis"]
+    spec = codec.graphs()["hyper_synthesis"]
     write_torchscript(tmp_path / "graph.ts", spec, {})
     plain = io.BytesIO()
     torch.jit.save(trace_graph(spec), plain)
@@ -119,7 +119,7 @@ def test_a_file_names_no_path_of_the_machine_and_keeps_the_operators_version(cod
 
 
 def test_a_graph_that_has_been_traced_runs_as_before(codec):
-    spec = codec_graphs(codec)["hyper_synthesis"]
+    spec = codec.graphs()["hyper_synthesis"]
     trace_graph(spec)
     kernels = {module.kernel for module in codec.modules() if hasattr(module, "kernel")}
     assert kernels == {"auto"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import plain_decoder
 import plain_encoder
 from golden_format import (
     BUNDLE,
+    BUNDLES,
     FOLDER,
     RECORD,
     describe,
@@ -24,6 +25,7 @@ from golden_format import (
     polc_symbols,
     symbol_hash,
 )
+from plain_plan import joined, nine_steps, step_views
 
 from polc_runtime import Codec
 from polc_runtime.bitstream.calibration import CalibrationWriter, Decisions, Edges, Tolerances
@@ -31,16 +33,22 @@ from polc_runtime.bitstream.container import Container
 from polc_runtime.bitstream.retrieval import build
 
 Picture = np.ndarray
-ROBUST = (11,) * 9
-"""Exponents of the golden files: wider than by default, so that they decode on machines yet unknown too."""
+ROBUST = 11
+"""Exponent of the golden files: wider than by default, so that they decode on machines yet unknown too."""
 
 
-def drawn(height: int, width: int, seed: int = 0, details: float = 1.0) -> Picture:
+def drawn(
+    height: int,
+    width: int,
+    seed: int = 0,
+    details: float = 1.0,
+    flat: tuple[int, int, int] = (120, 150, 170),
+) -> Picture:
     """A picture with gradients, strokes as of text, and noise, in the left `details` of its width."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(height, width)
     image = np.stack([200 * x + 40, 180 - 120 * y, 90 + 80 * np.sin(4 * x + 3 * y)], -1)
-    image[:, round(width * details) :] = (120, 150, 170)
+    image[:, round(width * details) :] = flat
     for _ in range(round(height * width * details / 500)):
         top, left = random.integers(0, height), random.integers(0, round(width * details))
         tall, wide = random.choice([(9, 2), (2, 7), (3, 3)])
@@ -56,12 +64,13 @@ def one_pixel(*colour: int) -> Picture:
 
 @dataclass(frozen=True)
 class Case:
-    """How a golden file is made."""
+    """How a golden file is made; `exponents` are those of its steps, one for them all, or None for none."""
 
     picture: Callable[[], Picture]
     quality: float
-    exponents: tuple[int, ...] | None = ROBUST
+    exponents: tuple[int, ...] | int | None = ROBUST
     change: Callable[[bytes, Codec], bytes] = lambda data, codec: data
+    bundle: str = BUNDLE
 
 
 # No scale of this pixel's file lies nearer to an entry than 1.2e-4 of it, so that it needs no calibration.
@@ -81,7 +90,10 @@ def with_escapes(data: bytes, codec: Codec) -> bytes:
     header = Container.unpack(data).header
     decoded = plain_decoder.decode(data, plain_bundle(codec))
     medians = codec.bundle.entropy_tables().medians[:, None, None]
-    y, z = decoded.y_hat.copy(), decoded.symbols[0].reshape(-1, *header.hyper_size) + medians
+    y, z = (
+        decoded.y_hat.copy(),
+        decoded.symbols[0].reshape(-1, *codec.plan.hyper_size(header.height, header.width)) + medians,
+    )
     for latent, count in ((y, 60), (z, 12)):
         spikes = np.geomspace(4, 4000, count) * (-1) ** np.arange(count)
         latent.flat[np.arange(count) * 7919 % latent.size] += np.rint(spikes)
@@ -89,23 +101,54 @@ def with_escapes(data: bytes, codec: Codec) -> bytes:
     return coded.container(header).pack()
 
 
+GREY = (128, 128, 128)
+PLAN_FILES = {
+    "mean-scale": {
+        "1x1": Case(lambda: one_pixel(30, 90, 200), 3.0),
+        "odd": Case(lambda: drawn(67, 131, seed=3), 3.0),
+        # No scale of this one lies nearer to an entry than a hundredth of it.
+        "no-calibration": Case(lambda: drawn(60, 50, seed=256), 3.0, None),
+        "escapes": Case(lambda: drawn(60, 70, seed=5), 3.0, change=with_escapes),
+    },
+    "checkerboard": {
+        "1x1": Case(lambda: one_pixel(200, 90, 30), 1.0),
+        "odd": Case(lambda: drawn(129, 51, seed=6), 12.0, (9, 10, 11, 12, 13)),
+        "ancillary": Case(lambda: drawn(40, 101, seed=7), 4.25, change=with_ancillary),
+        "streams": Case(lambda: drawn(1200, 1153, details=0.02, flat=GREY), 1.0),
+    },
+    "factorised": {
+        "1x1": Case(lambda: one_pixel(90, 30, 200), 4.0, None),
+        "odd": Case(lambda: drawn(37, 85, seed=8), 2.5),
+        "ancillary": Case(lambda: drawn(50, 49, seed=9), 0.5, change=with_ancillary),
+        "streams": Case(lambda: drawn(1024, 2048, details=0.01, flat=GREY), 0.5),
+    },
+}
+"""Of version 2, by bundle."""
+
 FILES = {
     "nano-q1": Case(lambda: drawn(256, 192), 1.0),
     "nano-q4.5": Case(lambda: drawn(150, 211), 4.5, (9, 10, 11, 12, 13, 12, 11, 10, 11)),
     "nano-q8": Case(lambda: drawn(100, 193), 8.0),
     "nano-1x1": Case(lambda: one_pixel(30, 90, 200), 4.0),
     "nano-no-calibration": Case(lambda: CLEAR_OF_ENTRIES[0], CLEAR_OF_ENTRIES[1], None),
-    "nano-empty-solution": Case(lambda: CLEAR_OF_ENTRIES[0], CLEAR_OF_ENTRIES[1], (15,) * 9),
+    "nano-empty-solution": Case(lambda: CLEAR_OF_ENTRIES[0], CLEAR_OF_ENTRIES[1], 15),
     "nano-ancillary": Case(lambda: drawn(70, 40, seed=1), 3.0, change=with_ancillary),
     "nano-escapes": Case(lambda: drawn(40, 70, seed=2), 5.0, change=with_escapes),
     "nano-streams": Case(lambda: drawn(512, 768, details=0.12), 1.5),
+    **{
+        f"{bundle}-{name}": replace(case, bundle=bundle)
+        for bundle, cases in PLAN_FILES.items()
+        for name, case in cases.items()
+    },
 }
 
 
 def make_file(case: Case, codec: Codec) -> bytes:
     """A golden file's bytes."""
     if case.exponents:
-        codec.latent_coder.tolerances = Tolerances(((1.0, case.exponents),))
+        steps = len(codec.plan.steps)
+        exponents = (case.exponents,) * steps if isinstance(case.exponents, int) else case.exponents
+        codec.latent_coder.tolerances = Tolerances(((1.0, exponents),))
     data = codec.compress(case.picture(), case.quality, portable=case.exponents is not None)
     return case.change(data, codec)
 
@@ -115,8 +158,7 @@ def order() -> list[dict[str, Any]]:
     cases = []
     for channels, rows, columns in ((4, 12, 12), (13, 12, 16), (14, 16, 12), (160, 12, 12), (320, 12, 12)):
         latent = np.arange(channels * rows * columns).reshape(channels, rows, columns)
-        steps = [np.concatenate([v.ravel() for v in plain_decoder.step_views(latent, s)]) for s in range(9)]
-        hashes = [symbol_hash(step) for step in steps]
+        hashes = [symbol_hash(joined(step_views(latent, step))) for step in nine_steps(channels)]
         cases.append({"channels": channels, "rows": rows, "columns": columns, "steps": hashes})
     return cases
 
@@ -226,16 +268,18 @@ VALUES = {
 }
 
 
-def add_file(name: str, case: Case, codec: Codec) -> dict[str, Any]:
+def add_file(name: str, case: Case) -> dict[str, Any]:
     """Writes a golden file, if polc and the plain decoder agree on it; returns its entry."""
-    data = make_file(case, codec)
-    decoded = plain_decoder.decode(data, plain_bundle(codec))
-    symbols, _ = polc_symbols(codec, data)
+    with Codec.load(BUNDLES[case.bundle], threads=1) as codec:
+        data = make_file(case, codec)
+        symbols, _ = polc_symbols(codec, data)
+        bundle = plain_bundle(codec)
+    decoded = plain_decoder.decode(data, bundle)
     if not all(np.array_equal(a, b) for a, b in zip(symbols, decoded.symbols, strict=True)):
         raise SystemExit(f"{name}: polc and the plain decoder differ")
     with (FOLDER / f"{name}.polc").open("xb") as file:
         file.write(data)
-    return describe(data, decoded)
+    return describe(case.bundle, data, decoded, plain_decoder.picture(decoded, bundle))
 
 
 def write_record(record: dict[str, Any]) -> None:
@@ -250,11 +294,10 @@ def write_record(record: dict[str, Any]) -> None:
 def main() -> None:
     """Makes the files and values that are not there yet."""
     record = load_record() if RECORD.exists() else {"files": {}}
-    with Codec.load(BUNDLE, threads=1) as codec:
-        for name, case in FILES.items():
-            if name not in record["files"]:
-                record["files"][name] = add_file(name, case, codec)
-                print(f"{name}.polc: {(FOLDER / f'{name}.polc').stat().st_size} bytes")
+    for name, case in FILES.items():
+        if name not in record["files"]:
+            record["files"][name] = add_file(name, case)
+            print(f"{name}.polc: {(FOLDER / f'{name}.polc').stat().st_size} bytes")
     for name, make in VALUES.items():
         if name not in record:
             record[name] = make()

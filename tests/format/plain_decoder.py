@@ -1,7 +1,9 @@
 """A `.polc` decoder in plain Python, written from docs/bitstream.md and docs/bundle.md alone.
 
-It shares no code with polc, so that what the two agree on is what the documents say. Comments name the
-sections of docs/bitstream.md. It needs numpy and onnxruntime, is slow, and raises ValueError for every fault.
+It shares no code with polc, so that what the two agree on is what the documents say. `plain_container` takes
+files apart, `plain_plan` reads the coding plan. Comments name the sections of docs/bitstream.md.
+
+It needs numpy and onnxruntime, is slow, and raises ValueError for every fault.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import warnings
 import zlib
 from bisect import bisect_right
@@ -20,106 +21,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from plain_container import CALIBRATION, CHECKSUMS, Container, Y, Z, leb128, number, parse
+from plain_plan import Plan, joined, step_views
 
 MASK64 = 2**64 - 1
-
-# File, Sections, Limits
-MAX_SIDE, MAX_PIXELS, MAX_FILE, MAX_SECTIONS, MAX_LEB128, MAX_ARRAY = 65535, 2**28, 2**30, 65536, 5, 2**24
-Z, Y, CHECKSUMS, CALIBRATION, ANCILLARY = 1, 2, 3, 4, 128
-
-
-@dataclass(frozen=True)
-class Container:
-    """A file taken apart; `sections` are types and contents in the file's order."""
-
-    fingerprint: str
-    codec_id: str
-    width: int
-    height: int
-    quality: float
-    sections: list[tuple[int, bytes]]
-
-    def critical(self) -> dict[int, bytes]:
-        return {kind: content for kind, content in self.sections if kind < ANCILLARY}
-
-
-def number(data: bytes, start: int, size: int) -> int:
-    return int.from_bytes(data[start : start + size], "little")
-
-
-def leb128(data: bytes, start: int) -> tuple[int, int]:
-    """The LEB128 at `start`, and the position after it."""
-    value = 0
-    for i, byte in enumerate(data[start : start + MAX_LEB128]):
-        value |= (byte & 127) << (7 * i)
-        if byte < 128:
-            if byte == 0 and i > 0:
-                raise ValueError("a length takes more bytes than it needs")
-            return value, start + i + 1
-    raise ValueError("a length is cut off or takes more than 5 bytes")
-
-
-def split_sections(data: bytes) -> list[tuple[int, bytes]]:
-    sections, at = [], 0
-    while at < len(data):
-        kind = data[at]
-        length, at = leb128(data, at + 1)
-        if length > len(data) - at:
-            raise ValueError(f"section {kind} is longer than the file")
-        sections.append((kind, data[at : at + length]))
-        at += length
-    if len(sections) > MAX_SECTIONS:
-        raise ValueError(f"{len(sections)} sections")
-    critical = [kind for kind, _ in sections if kind < ANCILLARY]
-    if critical not in ([Z, Y, CHECKSUMS], [Z, Y, CHECKSUMS, CALIBRATION]):
-        raise ValueError(f"sections {critical}, not 1, 2, 3 and perhaps 4")
-    return sections
-
-
-def parse(data: bytes) -> Container:
-    """Takes a file apart, with the checks in the document's order."""
-    if data[:4] != b"POLC":
-        raise ValueError("not a .polc file")
-    if len(data) > 4 and data[4] != 1:
-        raise ValueError(f"version {data[4]}, not 1")
-    if not 31 <= len(data) <= MAX_FILE:
-        raise ValueError(f"{len(data)} bytes: truncated, or over the limit")
-    if zlib.crc32(data[:-4]) != number(data, len(data) - 4, 4):
-        raise ValueError("damaged: the CRC-32 differs")
-    width, height, quality = number(data, 17, 4), number(data, 21, 4), number(data, 25, 2)
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
-        raise ValueError(f"size {width}x{height} out of range")
-    if not 256 <= quality <= 2048:
-        raise ValueError(f"quality {quality}/256 out of range")
-    sections = split_sections(data[27:-4])
-    return Container(data[5:13].hex(), data[13:17].hex(), width, height, quality / 256, sections)
-
-
-# Sizes
-def padded(length: int) -> int:
-    return max(192, 64 * -(-length // 64))
-
-
-# Order of symbols
-STEPS = 9
-GROUPS = (0, 0, 0, 0, 1, 1, 2, 2, 3)
-POSITIONS = ("00", "11", "01", "10", "01 10", "00 11", "00 11", "01 10", "all")
-
-
-def group_bounds(channels: int) -> list[int]:
-    bounds = [channels]
-    for t in (1, 2, 3):
-        bounds.append(min(math.ceil(channels * math.cos(math.pi * t / 8)), bounds[-1] - 1))
-    return [*bounds, 0]
-
-
-def step_views(latent: np.ndarray, step: int) -> list[np.ndarray]:
-    """The parts of a latent [M, rows, columns] that a step writes, as views in the order of coding."""
-    starts = [latent.shape[0] - bound for bound in group_bounds(latent.shape[0])]
-    group = latent[starts[GROUPS[step]] : starts[GROUPS[step] + 1]]
-    if POSITIONS[step] == "all":
-        return [group]
-    return [group[:, int(place[0]) :: 2, int(place[1]) :: 2] for place in POSITIONS[step].split()]
+MAX_ARRAY = 2**24
+Arrays = dict[str, np.ndarray]
 
 
 def own_rows(scales: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -136,11 +43,12 @@ def mix(x: int) -> int:
 
 
 class Calibration:
-    def __init__(self, content: bytes):
-        if len(content) < 6 or content[4] >> 4:
+    def __init__(self, content: bytes, steps: int = 9):
+        size = -(-steps // 2)
+        if len(content) <= size or steps % 2 and content[size - 1] >> 4:
             raise ValueError("a calibration that is too short, or whose last half byte is not 0")
-        self.exponents = [(content[i // 2] >> 4 * (i % 2) & 15) + 6 for i in range(STEPS)]
-        self.seed, self.solution = content[5], content[6:]
+        self.exponents = [(content[i // 2] >> 4 * (i % 2) & 15) + 6 for i in range(steps)]
+        self.seed, self.solution = content[size], content[size + 1 :]
 
     def lookup(self, key: int) -> int:
         m = 8 * len(self.solution)
@@ -247,15 +155,21 @@ class Bundle:
         if self.manifest["format"][0] != 1:
             raise ValueError(f"bundle format {self.manifest['format']}, not 1.x")
         self.graphs = {graph["name"]: graph for graph in self.manifest["graphs"]}
-        self.channels: int = self.graphs["synthesis"]["inputs"]["y_hat"][1]
         self.sessions: dict[str, ort.InferenceSession] = {}
         with np.load(io.BytesIO(self.read(self.manifest["entropy"])), allow_pickle=False) as arrays:
             if any(arrays[name].nbytes > MAX_ARRAY for name in arrays):
                 raise ValueError("an array of entropy.npz is over the limit")
+            self.medians = arrays["medians"]
+            if "coding" in self.manifest:
+                self.plan = Plan(self.manifest["coding"])
+            else:
+                channels = self.graphs["synthesis"]["inputs"]["y_hat"][1]
+                self.plan = Plan.of_version_1(channels, len(self.medians))
             parts = ("cdf", "lengths", "offsets")
             self.hyper = Table(*(arrays[f"hyper_{part}"] for part in parts))
-            self.latent = Table(*(arrays[f"latent_{part}"] for part in parts))
-            self.medians, self.scale_table = arrays["medians"], arrays["scale_table"]
+            if self.plan.hyper:
+                self.latent = Table(*(arrays[f"latent_{part}"] for part in parts))
+                self.scale_table = arrays["scale_table"]
 
     def read(self, entry: dict[str, Any]) -> bytes:
         data = (self.folder / entry["file"]).read_bytes()
@@ -263,7 +177,7 @@ class Bundle:
             raise ValueError(f"{entry['file']} is not the file that the manifest means")
         return data
 
-    def run(self, name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, name: str, **inputs: np.ndarray) -> Arrays:
         """Runs a graph on those of `inputs` that it takes."""
         graph = self.graphs[name]
         if name not in self.sessions:
@@ -278,7 +192,7 @@ class Bundle:
 # A whole file
 @dataclass(frozen=True)
 class Decoded:
-    """A file's parts, the symbols of z and of the steps 0 to 8 as coded, and y_hat [M, rows, columns]."""
+    """A file's parts, the symbols of z (if any) and of each step as coded, and y_hat [M, rows, columns]."""
 
     container: Container
     symbols: list[np.ndarray]
@@ -293,33 +207,82 @@ def checked(symbols: list[int], checksums: bytes, step: int) -> np.ndarray:
     return array
 
 
-def decode_y(
-    sections: dict[int, bytes], bundle: Bundle, params: np.ndarray
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """The symbols of the nine steps, and y_hat."""
-    y_hat = np.zeros((1, bundle.channels, *params.shape[2:]), np.float32)
+def decode_z(file: Container, bundle: Bundle) -> tuple[np.ndarray, Arrays]:
+    """The symbols of z, and what the hyper-latent's graph makes of them; nothing where there is no z."""
+    sections, hyper = file.critical(), bundle.plan.hyper
+    if hyper is None:
+        return checked([], sections[CHECKSUMS], -1), {}
+    shape = bundle.plan.shape(hyper, file)
+    stream, channels = Stream(sections[Z]), np.repeat(np.arange(shape[0]), shape[1] * shape[2]).tolist()
+    z = checked(stream.symbols(channels, bundle.hyper), sections[CHECKSUMS], -1)
+    stream.finish()
+    z_hat = z.reshape(shape).astype(np.float32) + bundle.medians[:, None, None]
+    return z, bundle.run(hyper["graph"], z_hat=z_hat[None], quality=np.array([file.quality], np.float32))
+
+
+def run_step(
+    graph: str | None, bundle: Bundle, hyper_outputs: Arrays, passed_on: Arrays, y_hat: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scales and means of a step's symbols; what its graph gives besides is added to `passed_on`."""
+    outputs = hyper_outputs
+    if graph != bundle.plan.hyper["graph"]:
+        outputs = bundle.run(graph, **passed_on, y_hat=y_hat)
+        passed_on |= without_parameters(outputs)
+    scales = outputs["scales"].ravel()
+    means = outputs["means"].ravel() if "means" in outputs else np.zeros_like(scales)
+    if not np.isfinite(means).all():
+        raise ValueError("a mean is not finite")
+    return scales, means
+
+
+def without_parameters(outputs: Arrays) -> Arrays:
+    return {name: array for name, array in outputs.items() if name not in ("scales", "means")}
+
+
+def decode_y(file: Container, bundle: Bundle, hyper_outputs: Arrays) -> tuple[list[np.ndarray], np.ndarray]:
+    """The symbols of the steps, and y_hat."""
+    sections, plan = file.critical(), bundle.plan
+    y_hat = np.zeros((1, *plan.shape(plan.latent, file)), np.float32)
+    channels = np.broadcast_to(np.arange(y_hat.shape[1])[:, None, None], y_hat.shape[1:])
     streams = split_streams(sections[Y], y_hat.size)
-    calibration = Calibration(sections[CALIBRATION]) if CALIBRATION in sections else None
-    inputs, symbols, key = {"params": params, "y_hat": y_hat}, [], 0
-    for step in range(STEPS):
-        outputs = bundle.run(f"context_{step}", **inputs)
-        inputs |= {name: array for name, array in outputs.items() if name == "channel_context"}
-        scales = outputs["scales"].ravel()
-        rows = own_rows(scales, bundle.scale_table)
-        if calibration:
-            rows = calibration.rows(scales, rows, bundle.scale_table, step, key)
+    calibration = Calibration(sections[CALIBRATION], len(plan.steps)) if CALIBRATION in sections else None
+    passed_on, symbols, key = without_parameters(hyper_outputs), [], 0
+    for index, step in enumerate(plan.steps):
+        if plan.hyper is None:
+            table, rows = bundle.hyper, joined(step_views(channels, step))
+            means = bundle.medians[rows]
+        else:
+            scales, means = run_step(step.graph, bundle, hyper_outputs, passed_on, y_hat)
+            table, rows = bundle.latent, own_rows(scales, bundle.scale_table)
+            if calibration:
+                rows = calibration.rows(scales, rows, bundle.scale_table, index, key)
         values: list[int] = []
         for j, stream in enumerate(streams):
             part = slice(j * len(rows) // len(streams), (j + 1) * len(rows) // len(streams))
-            values += stream.symbols(rows[part].tolist(), bundle.latent)
-        symbols.append(checked(values, sections[CHECKSUMS], step))
-        rest = symbols[-1].astype(np.float32) + outputs["means"].ravel()
+            values += stream.symbols(rows[part].tolist(), table)
+        symbols.append(checked(values, sections[CHECKSUMS], index))
+        rest = symbols[-1].astype(np.float32) + means
         for view in step_views(y_hat[0], step):
             view[...], rest = rest[: view.size].reshape(view.shape), rest[view.size :]
         key += len(rows)
     for stream in streams:
         stream.finish()
     return symbols, y_hat[0]
+
+
+def check_plan(file: Container, plan: Plan) -> None:
+    """Refuses a file that is not of the plan."""
+    if file.version != plan.version:
+        raise ValueError(f"a file of version {file.version}, where the plan's have {plan.version}")
+    if file.version == 2 and not plan.quality[0] <= file.quality <= plan.quality[1]:
+        raise ValueError(f"quality {file.quality}, not within the plan's {plan.quality}")
+    sections = file.critical()
+    if (Z in sections) != (plan.hyper is not None):
+        raise ValueError("a section z without a hyper-latent, or the reverse")
+    if len(sections[CHECKSUMS]) != 2 * (1 + len(plan.steps)):
+        raise ValueError(
+            f"{len(sections[CHECKSUMS])} bytes of checksums, of a plan of {len(plan.steps)} steps"
+        )
 
 
 def decode(data: bytes, bundle: Bundle) -> Decoded:
@@ -329,17 +292,9 @@ def decode(data: bytes, bundle: Bundle) -> Decoded:
         raise ValueError("the file needs another bundle: the fingerprints differ")
     if bundle.manifest["codec_id"][:8] != container.codec_id:
         warnings.warn("the file was made with other codec weights", stacklevel=2)
-    sections = container.critical()
-    if len(sections[CHECKSUMS]) != 20:
-        raise ValueError(f"{len(sections[CHECKSUMS])} bytes of checksums, not 20")
-    shape = (len(bundle.medians), padded(container.height) // 64, padded(container.width) // 64)
-    stream, channels = Stream(sections[Z]), np.repeat(np.arange(shape[0]), shape[1] * shape[2]).tolist()
-    z = checked(stream.symbols(channels, bundle.hyper), sections[CHECKSUMS], -1)
-    stream.finish()
-    z_hat = z.reshape(shape).astype(np.float32) + bundle.medians[:, None, None]
-    quality = np.array([container.quality], np.float32)
-    params = bundle.run("hyper_synthesis", z_hat=z_hat[None], quality=quality)["params"]
-    symbols, y_hat = decode_y(sections, bundle, params)
+    check_plan(container, bundle.plan)
+    z, hyper_outputs = decode_z(container, bundle)
+    symbols, y_hat = decode_y(container, bundle, hyper_outputs)
     return Decoded(container, [z, *symbols], y_hat)
 
 
@@ -348,4 +303,5 @@ def picture(decoded: Decoded, bundle: Bundle) -> np.ndarray:
     file = decoded.container
     quality = np.array([file.quality], np.float32)
     image = bundle.run("synthesis", y_hat=decoded.y_hat[None], quality=quality)["image"][0]
-    return np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)[: file.height, : file.width]
+    levels = np.rint(np.clip(image.transpose(1, 2, 0) * 255, 0, 255))
+    return levels.astype(np.uint8)[: file.height, : file.width]

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import plain_decoder
 import plain_encoder
+import plain_plan
 import pytest
 from golden_format import load_record, symbol_hash
+from plain_plan import joined, step_views
 
 from polc_runtime.bitstream import rans, retrieval
 from polc_runtime.bitstream.calibration import Calibration, Decisions, Edges
 from polc_runtime.bitstream.container import join_streams, split_streams
-from polc_runtime.bitstream.schedule import gather, schedule
+from polc_runtime.bitstream.schedule import gather, nine_steps
 from polc_runtime.bitstream.tables import CdfTable
 from polc_runtime.errors import BitstreamError
 
@@ -153,8 +155,8 @@ def test_both_make_the_same_of_streams_that_nobody_encoded(coder: str) -> None:
 def test_steps_write_the_recorded_places(case: dict[str, Any]) -> None:
     channels, rows, columns = case["channels"], case["rows"], case["columns"]
     latent = np.arange(channels * rows * columns).reshape(channels, rows, columns)
-    plain = [np.concatenate([v.ravel() for v in plain_decoder.step_views(latent, s)]) for s in range(9)]
-    polc = [gather(latent, step).ravel() for step in schedule(channels)]
+    plain = [joined(step_views(latent, step)) for step in plain_plan.nine_steps(channels)]
+    polc = [gather(latent, step).ravel() for step in nine_steps(channels)]
     assert [symbol_hash(part) for part in polc] == [symbol_hash(part) for part in plain] == case["steps"]
     assert np.array_equal(np.sort(np.concatenate(polc)), latent.ravel())
 
@@ -162,7 +164,7 @@ def test_steps_write_the_recorded_places(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", RECORD["lookups"], ids=lambda case: f"{len(case['content']) // 2} bytes")
 def test_lookups_give_the_recorded_answers(case: dict[str, Any]) -> None:
     content, answers = bytes.fromhex(case["content"]), [int(answer) for answer in case["answers"]]
-    polc, plain = Calibration.unpack(content), plain_decoder.Calibration(content)
+    polc, plain = Calibration.unpack(content, 9), plain_decoder.Calibration(content)
     keys = np.array(case["keys"], np.int64)
     assert retrieval.lookup(keys, polc.seed, polc.solution).tolist() == answers
     assert [plain.lookup(key) for key in case["keys"]] == answers
@@ -171,7 +173,7 @@ def test_lookups_give_the_recorded_answers(case: dict[str, Any]) -> None:
 def test_calibration_gives_the_recorded_rows() -> None:
     case = RECORD["calibrated_rows"]
     content, table = bytes.fromhex(case["content"]), np.array(case["table"], np.float32)
-    polc, plain, edges = Calibration.unpack(content), plain_decoder.Calibration(content), Edges(table)
+    polc, plain, edges = Calibration.unpack(content, 9), plain_decoder.Calibration(content), Edges(table)
     assert polc.pack() == content
     assert list(polc.exponents) == plain.exponents == [6, 7, 9, 11, 13, 15, 17, 19, 21]
     first = changed = 0
@@ -189,7 +191,7 @@ def test_calibration_gives_the_recorded_rows() -> None:
 @pytest.mark.parametrize("content", [b"", bytes(5), bytes(4) + b"\x10" + bytes(9)])
 def test_a_malformed_calibration_is_an_error_in_both(content: bytes) -> None:
     with pytest.raises(BitstreamError):
-        Calibration.unpack(content)
+        Calibration.unpack(content, 9)
     with pytest.raises(ValueError, match="calibration"):
         plain_decoder.Calibration(content)
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from polc_runtime import Codec
 from polc_runtime.backends import FloatArray
-from polc_runtime.bitstream.schedule import schedule
+from polc_runtime.bitstream.schedule import nine_steps
 from polc_runtime.bitstream.tables import CdfTable, EntropyTables
 from polc_runtime.bundle import Bundle, Manifest
+from polc_runtime.bundle.plan import nine_step_plan
 from polc_runtime.limits import Limits
 
 CHANNELS, HYPER_CHANNELS = 8, 4
@@ -31,7 +32,7 @@ class FixedRule:
     name = "fixed rule"
 
     def __init__(self) -> None:
-        self.steps = schedule(CHANNELS)
+        self.steps = nine_steps(CHANNELS)
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `Backend.run`."""
@@ -88,9 +89,10 @@ def small_tables() -> EntropyTables:
 def small_manifest(entropy_sha256: str) -> Manifest:
     """The packaged bundle's manifest, with the small codec's widths and without graphs."""
     manifest = Bundle.load("nano").manifest
-    model = {**manifest.model, "dims": [CHANNELS] * 4, "hyper_dim": HYPER_CHANNELS}
+    dims = {"dims": [CHANNELS] * 4, "hyper_dim": HYPER_CHANNELS}
+    plan = nine_step_plan(dims, (1, 8))
     return dataclasses.replace(
-        manifest, name="small", model=model, graphs=(), tasks=(), entropy_sha256=entropy_sha256
+        manifest, name="small", plan=plan, graphs=(), tasks=(), entropy_sha256=entropy_sha256
     )
 
 

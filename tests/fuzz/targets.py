@@ -74,7 +74,7 @@ def decode_parts(data: bytes) -> None:
     )
     z, calibration, y = split(data[3:], 3)
     with _no_checksums(), contextlib.suppress(PolcError):
-        read = Calibration.unpack(calibration) if calibration else None
+        read = Calibration.unpack(calibration, len(seed.checksums) - 1) if calibration else None
         sums = (0,) * len(seed.checksums)
         _codec().decode(Container(header, z, y, sums, read).pack(LIMITS))
 

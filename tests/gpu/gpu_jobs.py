@@ -35,10 +35,10 @@ def about(bundle: str) -> Facts:
 
 def extend(bundle: str, out: str) -> Facts:
     """Writes a copy of a bundle with float16 graphs and TensorRT's files."""
-    from polc_export.extend import extend_bundle
-    from polc_export.formats import Variants
+    from polc_export import ExportOptions, Formats, extend_bundle
 
-    extend_bundle(Bundle.load(bundle).path, Path(out), Variants(True, True), say, validate=False)
+    options = ExportOptions(validate=False, formats=Formats(True, True))
+    extend_bundle(Bundle.load(bundle).path, Path(out), options, say)
     return about(out)
 
 

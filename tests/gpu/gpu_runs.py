@@ -139,12 +139,12 @@ def _latencies(
 
 
 def accuracy(run: Run, check: Check) -> Facts:
-    """Measures a task's accuracy, and its agreement with the reference's predictions."""
+    """Measures a task's accuracy."""
     options = check.options
     if options.accuracy is None or options.task is None:
         raise Skip("no labelled pictures (--accuracy and --task)")
     about = _described(run, check)
-    out, reference = (check.work / f"accuracy-{name}.json" for name in (run.name, REFERENCE))
+    out = check.work / f"accuracy-{run.name}.json"
     arguments = [
         *("accuracy", str(options.accuracy), "--task", options.task, "--limit", str(options.limit)),
         *("--bundle", about["bundle"], "--backend", run.backend, "--device", run.device),
@@ -152,8 +152,6 @@ def accuracy(run: Run, check: Check) -> Facts:
     ]
     if about.get("checkpoint"):
         arguments += ["--checkpoint", about["checkpoint"]]
-    elif reference.is_file():
-        arguments += ["--agreement-with", str(reference)]
     check.log(check.module(BENCH, *arguments, trt=run.on_trt))
     found = json.loads(out.read_text())
     return {name: found[name] for name in ("description", "images", "results", "failed")}

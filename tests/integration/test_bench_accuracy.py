@@ -171,7 +171,7 @@ def test_masks_may_count_classes_from_one(bench, tmp_path):
     for key in ("results", "iou", "per_image"):
         assert after[key] == before[key], key
     code, _, err = bench("scenes", *arguments)
-    assert code == 2 and "or say --reduce-zero-label" in err[0]
+    assert code == 2 and "set --reduce-zero-label" in err[0]
 
 
 def test_the_pytorch_model_agrees(bench, reference, tiny_families, task_bundle):
@@ -206,7 +206,7 @@ def test_without_pytorch_a_checkpoint_is_one_error(bench, monkeypatch):
     monkeypatch.setattr(metadata, "entry_points", lambda **by: [])
     code, _, err = bench("pets", "--task", "convnext", "--checkpoint", "x.safetensors")
     assert code == 2
-    message = "--checkpoint needs the PyTorch model, which is not installed: pip install 'polc[export]'"
+    message = "the PyTorch model is not installed: pip install 'polc[export]'"
     assert err == [f"polc-bench: error: {message}"]
 
 
@@ -224,9 +224,9 @@ def test_tables_and_plots(bench, tmp_path):
         "--plot",
         "pets.png",
     )
-    assert code == 0 and err == ["polc-bench: notice: 1 of 4 pictures, taken evenly"]
+    assert code == 0 and err == ["polc-bench: notice: 1 of 4 images, taken evenly"]
     lines = out.splitlines()
-    assert "task convnext (tiny_convnext) of the bundle" in lines[0] and lines[0].endswith(", 1 picture")
+    assert "task convnext (tiny_convnext) of the bundle" in lines[0] and lines[0].endswith(", 1 image")
     assert " ".join(lines[1].split()) == "quality bpp bytes top-1 % top-5 % pixels top-1 % pixels top-5 %"
     assert [line.split()[0] for line in lines[2:4]] == ["1", "7.5"]
     assert lines[4] == "from original pixels"
@@ -251,17 +251,19 @@ def test_pictures_that_cannot_be_used_are_left_out_and_listed(bench, tmp_path):
     assert err == ["polc-bench: error: pets/pet c/3.png: not an image of a kind that can be read"]
     code, out, err = bench("scenes", "--task", "scenes-1", "--qualities", "4")
     assert (code, out) == (2, "")
-    assert len(err) == 3 and "masks/0.png: holds 11, the task scenes-1 has classes 0 to 9; " in err[0]
-    assert err[-1] == "polc-bench: error: no picture could be evaluated"
+    assert (
+        len(err) == 3 and "masks/0.png: holds the label 11, but the labels of 10 classes are 0..9; " in err[0]
+    )
+    assert err[-1].startswith("polc-bench: error: no image could be measured, such as scenes/images/0.jpg: ")
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["pets", "--task", "absent"], "has no task 'absent'; it has convnext, scenes-1"),
-        (["absent", "--task", "convnext"], "absent: no such folder; expected a folder"),
-        (["pets", "--task", "scenes-1"], "pets: has no folder images; expected images/NAME.*"),
-        (["scenes", "--task", "convnext"], "'images' is no class of the task convnext (pet a, pet b, "),
+        (["absent", "--task", "convnext"], "absent: is not a folder of images"),
+        (["pets", "--task", "scenes-1"], "pets/masks: is not a folder of images"),
+        (["scenes", "--task", "convnext"], "'images' is not a class of the task convnext (pet a, pet b, "),
         (["pets", "--task", "convnext", "--qualities", "0"], "quality must lie between 1 and 8, got 0"),
         (["pets", "--task", "convnext", "--plot", "x.bmp"], "plots are written as one of .png .svg .pdf"),
         (["pets"], "Missing option '--task'"),
@@ -279,38 +281,9 @@ def test_pixels_need_a_bundle_with_them(bench, tiny_bundle, tmp_path):
     assert code == 2 and "has no tasks" in err[0]
 
 
-def test_predictions_agree_with_those_of_an_earlier_run(bench, tmp_path):
-    for folder, task in (("pets", "convnext"), ("scenes", "scenes-1")):
-        common = (folder, "--task", task, "--qualities", "1,7.5", "--ignore-label", "11")
-        assert bench(*common, "-o", f"{task}.json")[0] == 0
-        document = json.loads((tmp_path / f"{task}.json").read_text())
-        assert "agreement" not in document["results"]
-        assert all(len(image["predictions"]["latent"]) == 2 for image in document["per_image"])
-        code, out, err = bench(*common, "--agreement-with", f"{task}.json", "--json")
-        assert (code, err) == (0, [])
-        again = json.loads(out)
-        assert again["results"]["agreement"] == [1, 1] and "difference" not in again["results"]
-        assert [image["predictions"] for image in again["per_image"]] == [
-            image["predictions"] for image in document["per_image"]
-        ]
-
-
-def test_predictions_of_other_pictures_are_not_compared(bench, tmp_path):
-    assert bench("pets", "--task", "convnext", "--qualities", "4", "-o", "a.json")[0] == 0
-    put(tmp_path / "pets/pet a/1.png", picture(99, 60, 100))
-    options = ("--task", "convnext", "--agreement-with", "a.json")
-    document = json.loads(bench("pets", "--qualities", "4", *options, "--json")[1])
-    column = [image["agreement"][0] for image in document["per_image"]]
-    assert column == [None, 1, 1, 1] and document["results"]["agreement"] == [1]
-    code, _, err = bench("pets", "--qualities", "5", *options)
-    assert code == 2 and "has no picture at any of the qualities in common" in err[-1]
-    code, _, err = bench("pets", *options, "--checkpoint", "x.safetensors")
-    assert code == 2 and "name --checkpoint or --agreement-with" in err[0]
-    code, _, err = bench("scenes", "--task", "scenes-1", "--agreement-with", "a.json")
-    assert code == 2 and "is of the task convnext and the codec" in err[0]
-
-
-def test_the_model_itself_predicts_on_the_backend_torch(bench, tiny_families, task_bundle, monkeypatch):
+def test_the_model_itself_predicts_on_the_backend_torch(
+    bench, tiny_families, task_bundle, monkeypatch, tmp_path
+):
     point = metadata.EntryPoint("torch", "polc.backends.torch:load_backend", "polc.backends")
     before = metadata.entry_points
     monkeypatch.setattr(
@@ -324,7 +297,5 @@ def test_the_model_itself_predicts_on_the_backend_torch(bench, tiny_families, ta
     assert code == 0, err
     document = json.loads(out)
     assert document["codec"]["backend"]["name"] == "torch" and "agreement" not in document["results"]
-    code, out, _ = bench(
-        "pets", "--task", "convnext", "--qualities", "4", "--agreement-with", "torch.json", "--json"
-    )
-    assert code == 0 and json.loads(out)["results"]["agreement"][0] >= 0.75
+    onnx = json.loads((tmp_path / "ort.json").read_text())
+    assert document["results"]["top-5"] == pytest.approx(onnx["results"]["top-5"], abs=0.25)

@@ -1,4 +1,4 @@
-"""`polc-bench latency` and `compare` on a small bundle: what they measure, write, print and refuse."""
+"""`polc-bench latency` on a small bundle: what it measures, writes, prints and refuses."""
 
 import csv
 import json
@@ -35,8 +35,8 @@ def bench(tmp_path, monkeypatch, capsys):
 def measured(tiny_bundle, tmp_path_factory):
     """A run's files, by suffix."""
     folder = tmp_path_factory.mktemp("latency")
-    files = {suffix: folder / f"out{suffix}" for suffix in (".json", ".csv", ".png")}
-    outputs = ("-o", files[".json"], "--csv", files[".csv"], "--plot", files[".png"])
+    files = {suffix: folder / f"out{suffix}" for suffix in (".json", ".csv")}
+    outputs = ("-o", files[".json"], "--csv", files[".csv"])
     assert main([str(each) for each in ("latency", "--bundle", tiny_bundle, *FAST, *outputs)]) == 0
     return files
 
@@ -65,7 +65,7 @@ def test_document_says_what_was_measured_where(document, tiny_bundle):
 def test_stages_make_up_the_whole(document):
     found = operations(document)
     assert list(found) == ["compress", "decompress"]
-    assert {stage["stage"] for stage in found["compress"]["stages"]} == {"analysis", *BOTH}
+    assert {stage["stage"] for stage in found["compress"]["stages"]} == {"read", "analysis", *BOTH}
     assert {stage["stage"] for stage in found["decompress"]["stages"]} == {"synthesis", *BOTH}
     for operation in found.values():
         seconds = operation["seconds"]
@@ -80,30 +80,29 @@ def test_stages_make_up_the_whole(document):
 
 
 def test_ratios_are_those_of_the_numbers_beside_them(document, tiny_bundle):
-    model = Bundle.load(tiny_bundle).manifest.model
+    manifest = Bundle.load(tiny_bundle).manifest
     sgemm = document["configurations"][0]["sgemm"]
     for name, transform in (("compress", "analysis"), ("decompress", "synthesis")):
         operation = operations(document)[name]
         stages = {stage["stage"]: stage for stage in operation["stages"]}
-        ratios = operation["ratios"]
+        ratios, together = operation["ratios"], operation["context_steps"]
         for graph in (transform, "hyper_synthesis", *CONTEXT):
-            stage, flops = stages[graph], graph_flops(model, graph, 192, 192)
-            assert (stage["gemm_flops"], stage["attention_flops"]) == (flops.gemm, flops.attention)
-            limit = flops.gemm / sgemm["limit_gflops"] / 1e9
+            stage, flops = stages[graph], graph_flops(manifest, graph, 192, 192)
+            assert stage["gemm_flops"] == flops > 0
+            limit = flops / sgemm["limit_gflops"] / 1e9
             assert stage["ratio"]["median"] == pytest.approx(stage["seconds"]["median"] / limit)
-            best = flops.gemm / sgemm["best_gflops"] / 1e9
+            best = flops / sgemm["best_gflops"] / 1e9
             assert stage["ratio"]["best"] == pytest.approx(stage["seconds"]["min"] / best)
-        whole, limit = operation["seconds"]["median"], stages[transform]["limit_seconds"]["median"]
         assert ratios[f"{transform}_to_limit"] == pytest.approx(stages[transform]["ratio"])
-        assert ratios[f"whole_to_{transform}_limit"]["median"] == pytest.approx(whole / limit)
-        entropy = stages["entropy"]["seconds"]["median"]
+        assert together["gemm_flops"] == pytest.approx(sum(stages[step]["gemm_flops"] for step in CONTEXT))
+        whole, entropy = operation["seconds"]["median"], stages["entropy"]["seconds"]["median"]
         assert ratios["entropy_to_whole"]["median"] == pytest.approx(entropy / whole)
-        together = operation["context_steps"]
-        assert together["gemm_flops"] == sum(stages[step]["gemm_flops"] for step in CONTEXT)
         assert together["seconds"]["mean"] == pytest.approx(
             sum(stages[step]["seconds"]["mean"] for step in CONTEXT)
         )
         assert ratios[f"context_and_hyper_to_{transform}"]["median"] > 0
+        limit = stages[transform]["limit_seconds"]["median"]
+        assert ratios[f"whole_to_{transform}_limit"]["median"] == pytest.approx(whole / limit)
         for stage in ("symbols", "entropy", "other"):
             assert stages[stage]["gemm_flops"] is None and stages[stage]["ratio"] is None
 
@@ -120,12 +119,6 @@ def test_csv_has_a_row_for_each_stage(measured, document):
     ratio = operations(document)["compress"]["ratios"]["analysis_to_limit"]
     assert float(found["compress", "analysis"]["ratio_to_limit"]) == ratio["median"]
     assert found["compress", "entropy"]["gemm_flops"] == ""
-
-
-def test_plot_is_a_picture_of_bars_in_colour(measured):
-    pixels = np.asarray(Image.open(measured[".png"]).convert("RGB"))
-    found = {tuple(colour) for colour in np.unique(pixels.reshape(-1, 3), axis=0)}
-    assert {(0x00, 0x72, 0xB2), (0x00, 0x9E, 0x73), (0xCC, 0x79, 0xA7)} <= found
 
 
 def test_tables_show_the_ratios(bench, tiny_bundle):
@@ -151,11 +144,11 @@ def test_batches_run_the_graphs_that_take_them(bench, task_bundle):
     assert [each["operation"] for each in one["operations"]] == ["compress", "decompress", "infer"]
     found = {each["operation"]: each for each in three["operations"]}
     assert list(found) == ["analysis", "synthesis", "infer"]
-    model = Bundle.load(task_bundle).manifest.model
+    manifest = Bundle.load(task_bundle).manifest
     for name in ("analysis", "synthesis"):
         stage = found[name]["stages"][0]
         assert stage["stage"] == name
-        assert stage["gemm_flops"] == graph_flops(model, name, 192, 192, 3).gemm
+        assert stage["gemm_flops"] == graph_flops(manifest, name, 192, 192, 3)
         assert found[name]["images_per_second"] == pytest.approx(3 / found[name]["seconds"]["median"])
     for each in (one["operations"][2], three["operations"][2]):
         (task,) = [stage for stage in each["stages"] if stage["stage"] == "task_convnext"]
@@ -198,14 +191,13 @@ def test_synthetic_picture_is_the_same_every_time_and_no_flat_one():
         (("--size", "0x64"), "expected sizes"),
         (("--threads", "0"), "expected whole numbers from 1"),
         (("--operation", "encode"), "expected some of compress, decompress, infer"),
-        (("--attention", "fast"), "expected native, portable or both"),
-        (("--operation", "infer"), "--operation infer needs --task"),
+        (("--attention", "fast"), "expected some of native, portable"),
+        (("--operation", "infer"), "the operation infer needs a task"),
         (("--task", "pets"), "has no tasks"),
         (("--quality", "9"), "quality must lie between 1 and 8"),
         (("picture.png", "--size", "64x64"), "not both"),
         (("-",), "standard input"),
         (("none.png",), "none.png"),
-        (("--plot", "a.txt"), ".png .svg .pdf"),
         (("--size", "65536x65536"), "too large"),
         (("--backend", "abacus", *FAST), "no backend is named 'abacus'"),
     ],
@@ -235,123 +227,3 @@ def test_existing_files_are_kept(bench, tiny_bundle, tmp_path):
     (tmp_path / "out.json").write_text("mine")
     code, _, err = bench("latency", "--bundle", tiny_bundle, *FAST, "-o", "out.json")
     assert code == 2 and "out.json" in err[0] and (tmp_path / "out.json").read_text() == "mine"
-
-
-def scaled(document, times, rate=1.0):
-    """The document of a machine where all takes `times` as long, and products run `rate` times as fast."""
-    changed = json.loads(json.dumps(document))
-    for each in changed["configurations"]:
-        each["sgemm"]["limit_gflops"] *= rate
-        for operation in each["operations"]:
-            for entry in (operation, *operation["stages"]):
-                entry["seconds"] = {name: times * value for name, value in entry["seconds"].items()}
-    return changed
-
-
-@pytest.fixture
-def pair(document, tmp_path):
-    """Writes two documents, b changed; their paths."""
-
-    def write(changed):
-        paths = tmp_path / "a.json", tmp_path / "b.json"
-        for path, content in zip(paths, (document, changed), strict=True):
-            path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return paths
-
-    return write
-
-
-def test_two_runs_are_compared_stage_by_stage(bench, measured, document, tiny_bundle):
-    assert bench("latency", "--bundle", tiny_bundle, *FAST, "-o", "again.json")[0] == 0
-    code, out, err = bench("compare", measured[".json"], "again.json", "--json")
-    assert (code, err) == (0, [])
-    changes = json.loads(out)["changes"]
-    stages = [
-        (name, stage)
-        for name, each in operations(document).items()
-        for stage in ("whole", *(entry["stage"] for entry in each["stages"]))
-    ]
-    assert [(change["operation"], change["stage"]) for change in changes] == stages
-    for change in changes:
-        assert change["ratio"] == pytest.approx(change["b_seconds"] / change["a_seconds"])
-
-
-@pytest.mark.parametrize(
-    ("times", "rate", "ratio", "normalised", "change"),
-    [
-        (1.0, 1.0, 1.0, 1.0, "within noise"),
-        (1e-3, 1.0, 1e-3, 1e-3, "faster"),
-        (1e3, 1.0, 1e3, 1e3, "slower"),
-        (2.0, 0.5, 2.0, 1.0, "within noise"),
-        (1.0, 1e3, 1.0, 1e3, "slower"),
-    ],
-)
-def test_changes_beyond_the_spread_are_told_at_equal_rate(
-    bench, pair, document, times, rate, ratio, normalised, change
-):
-    code, out, _ = bench("compare", *pair(scaled(document, times, rate)), "--json")
-    changes = json.loads(out)["changes"]
-    assert code == 0 and {each["change"] for each in changes} == {change}
-    for each in changes:
-        assert each["ratio"] == pytest.approx(ratio)
-        assert each["normalised"] == pytest.approx(normalised)
-
-
-def test_latency_compares_too(bench, pair, document):
-    paths = pair(scaled(document, 1e-3))
-    code, out, _ = bench("latency", "--compare", *paths)
-    assert code == 0 and out == bench("compare", *paths)[1]
-    assert "faster" in out and "B/A at equal rate" in out
-
-
-def test_what_only_one_side_has_is_told(bench, pair, document):
-    changed = json.loads(json.dumps(document))
-    del changed["configurations"][0]["operations"][1]
-    code, out, err = bench("compare", *pair(changed), "--json")
-    assert code == 0 and {each["operation"] for each in json.loads(out)["changes"]} == {"compress"}
-    assert len(err) == 1 and "only in" in err[0] and "a.json" in err[0] and "decompress" in err[0]
-
-
-def test_models_that_differ_are_told(bench, pair, document):
-    changed = {**document, "bundle": {**document["bundle"], "codec_id": "00"}}
-    code, _, err = bench("compare", *pair(changed))
-    assert code == 0 and len(err) == 1 and "other bundles" in err[0]
-
-
-def broken(document, *path, value=None):
-    """The document without the value at a path of keys, or with another one there."""
-    changed = json.loads(json.dumps(document))
-    place = changed
-    for key in path[:-1]:
-        place = place[key]
-    if value is None:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return changed
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: "no json", "is not JSON"),
-        (lambda d: [d], "is no result of"),
-        (lambda d: {**d, "command": "rd"}, "is no result of"),
-        (lambda d: {**d, "format": 2}, "has the format 2, this polc reads 1"),
-        (lambda d: broken(d, "configurations"), "'configurations' is missing"),
-        (lambda d: {**d, "configurations": 3}, "is no whole result"),
-        (lambda d: broken(d, "configurations", 0, "sgemm", "limit_gflops", value=-1), "no positive number"),
-        (lambda d: broken(d, "configurations", 0, "operations", 0, "seconds", "p90"), "'p90' is missing"),
-        (lambda d: broken(d, "configurations", 0, "picture", "width", value=[1]), "is no whole result"),
-        (lambda d: {**d, "configurations": []}, "no configuration in common"),
-    ],
-)
-def test_files_of_other_shapes_are_one_line(bench, pair, document, change, message):
-    code, out, err = bench("compare", *pair(change(document)))
-    assert (code, out, len(err)) == (2, "", 1)
-    assert "b.json" in err[0] and message in err[0]
-
-
-def test_a_missing_file_is_one_line(bench, measured):
-    code, out, err = bench("compare", measured[".json"], "none.json")
-    assert (code, out, len(err)) == (2, "", 1) and "none.json" in err[0]

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from polc_runtime.bench.speed.child import measure
-from polc_runtime.bench.speed.plan import Configuration, Picture, synthetic_picture
+from polc_runtime.bench.speed.plan import Configuration, TimedImage, synthetic_picture
 from polc_runtime.cli.bench import main
+from polc_runtime.trace import Steps
 
 FAST = ("--size", "192x192", "--threads", "1", "--attention", "portable", "--warmup", "1", "--repeats", "2")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -78,8 +79,8 @@ def test_throughput_is_in_the_table(bench, tmp_path):
     options = ("photo.png", *FAST[2:], "--operation", "compress", "--pipeline", "2")
     code, out, err = bench(*options)
     assert (code, err) == (0, [])
-    (line,) = [line for line in out.splitlines() if "under way" in line]
-    assert line.startswith("  compress, 2 under way: ") and "images/s" in line and "times one by one" in line
+    (line,) = [line for line in out.splitlines() if "at once" in line]
+    assert line.startswith("  compress, 2 at once: ") and "images/s" in line and "times one by one" in line
     rows = out.split(line)[1].splitlines()
     assert {"read", "wait for the networks"} <= {row[:23].strip() for row in rows}
 
@@ -95,7 +96,7 @@ def test_batches_have_no_pipeline(bench):
     [
         (("--pipeline", "0"), "--pipeline: expected whole numbers from 1, such as 1,4,8; got '0'"),
         (("--device", "tpu"), "'tpu' is not one of 'cpu', 'cuda'"),
-        (("--device", "cuda", "--attention", "native"), "--attention native cannot be measured here"),
+        (("--device", "cuda", "--attention", "native"), "the native attention cannot be measured here"),
     ],
 )
 def test_wrong_options_are_one_line(bench, arguments, message, monkeypatch):
@@ -174,7 +175,7 @@ def test_a_devices_own_clock_is_told_beside_the_hosts(monkeypatch):
         precision="fp32",
         threads=1,
         batch=1,
-        picture=Picture("synthetic", 192, 192),
+        picture=TimedImage("synthetic", 192, 192),
         quality=4.0,
         task=None,
         operations=("compress",),
@@ -182,7 +183,9 @@ def test_a_devices_own_clock_is_told_beside_the_hosts(monkeypatch):
         repeats=2,
         pipeline=(2,),
     )
-    found = measure(configuration, lambda done: None)
+    reports = []
+    found = measure(configuration, Steps(configuration.rounds, reports.append)).to_dict()
+    assert [report.done for report in reports] == [1, 2, 3, 4]
     assert (found["device"], found["device_clock"]) == ("elsewhere", "a clock of its own")
     (operation,) = found["operations"]
     stages = {stage["stage"]: stage for stage in operation["stages"]}

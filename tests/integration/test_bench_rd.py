@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from polc_runtime import Codec
-from polc_runtime.bench.optional import OptionalPackage
 from polc_runtime.cli.bench import main
 from polc_runtime.metrics import distortion as metrics
 
@@ -20,7 +19,7 @@ SIZES = {"a.png": (48, 80), "sub/b.png": (70, 50)}
 
 @pytest.fixture
 def bench(tiny_bundle, tmp_path, monkeypatch, capsys):
-    """Runs `polc-bench` in `tmp_path`, which has two pictures in `in`; exit code, output, error lines."""
+    """Runs `polc-bench` in `tmp_path`, which has two images in `in`; exit code, output, error lines."""
     for seed, (name, (height, width)) in enumerate(SIZES.items()):
         small = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +37,7 @@ def bench(tiny_bundle, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def luma(monkeypatch):
-    """A metric of another package's: the difference of means, of pictures of at least 50 rows."""
+    """A metric of another package's: the difference of means, of images of at least 50 rows."""
 
     def measure(original, decoded):
         if original.shape[0] < 50:
@@ -128,10 +127,10 @@ def test_codecs_are_compared(bench, tmp_path):
     assert jpeg["results"]["quality"] == [10, 50, 90] and "payload_bytes" not in jpeg["results"]
     for text in (
         "jpeg: JPEG 4:2:0",
-        "mean over 2 pictures",
+        "mean over 2 images",
         "jpeg against webp",
         "BD-rate: ",
-        "worst picture",
+        "worst image",
     ):
         assert text in out
     rows = list(csv.DictReader((tmp_path / "new/all.csv").open()))
@@ -157,7 +156,7 @@ def test_results_are_compared_without_measuring(bench, tmp_path):
     assert comparison["metric"] == "psnr-rgb" and comparison["interpolation"] == "pchip over log(bpp)"
     assert [level["psnr"] for level in comparison["levels"]] == results["psnr-rgb"]
     assert err == [
-        "polc-bench: notice: jpeg (2) does not say which pictures it was measured on, nor each one's numbers"
+        "polc-bench: notice: jpeg (2) does not say which images it was measured on, nor each one's numbers"
     ]
     code, out, err = bench("rd", "--results", "jpeg.json", "--against", "jpeg.json")
     assert code == 0 and err == [] and "BD-rate: +0.00 %" in out
@@ -185,7 +184,7 @@ def test_the_plot_is_written(bench, tmp_path):
     assert code == 0 and Image.open(tmp_path / "rd.png").format == "PNG"
 
 
-def test_a_metric_that_lacks_pictures_says_so(bench, luma):
+def test_a_metric_that_lacks_images_says_so(bench, luma):
     code, out, err = bench(
         "rd", "in", "--recursive", "--codec", "jpeg", "--metrics", "psnr,luma", "--qualities", "50", "--json"
     )
@@ -194,7 +193,7 @@ def test_a_metric_that_lacks_pictures_says_so(bench, luma):
     assert code == 0 and small["luma"] == [None] and small["reasons"] == {"luma": "under 50 rows"}
     assert curve["results"]["luma"] == large["luma"]
     assert err == [
-        "polc-bench: notice: jpeg: luma is not a mean over all of the 2 pictures; 1 lack it, such as "
+        "polc-bench: notice: jpeg: luma is not a mean over all of the 2 images; 1 lack it, such as "
         "a.png: under 50 rows"
     ]
 
@@ -209,7 +208,10 @@ def test_an_unreadable_picture_is_left_out_and_listed(bench, tmp_path):
     assert err == [f"polc-bench: error: in/broken.png: {error}"]
     code, out, err = bench("rd", "in/broken.png", "--codec", "jpeg", "--metrics", "psnr")
     assert (code, out) == (2, "")
-    assert err[-1] == "polc-bench: error: no picture could be measured"
+    assert err == [
+        f"polc-bench: error: in/broken.png: {error}",
+        f"polc-bench: error: no image could be measured, such as in/broken.png: {error}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -247,14 +249,15 @@ def test_errors_are_one_line(bench, tmp_path, arguments, message):
 
 
 def test_missing_packages_are_told_before_anything_is_measured(bench, tmp_path, monkeypatch):
-    for name in ("comparison.BJONTEGAARD", "plot.FIGURE"):
-        missing = OptionalPackage("no_such_module", "this", "no-such-package")
-        monkeypatch.setattr(f"polc_runtime.bench.{name}", missing)
     (tmp_path / "in/a.png").unlink()
-    for option in (["--plot", "x.png"], ["--codec", "jpeg", "--codec", "webp"]):
+    for module, what, option in (
+        ("matplotlib.figure", "a plot", ["--plot", "x.png"]),
+        ("bjontegaard", "a BD-rate", ["--codec", "jpeg", "--codec", "webp"]),
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
         code, out, err = bench("rd", "in", *option)
         assert (code, out) == (2, "")
-        message = "this needs no_such_module, which is not installed: pip install no-such-package"
+        message = f"{what} needs {module}, which is not installed: pip install 'polc[bench]'"
         assert err == [f"polc-bench: error: {message}"]
 
 

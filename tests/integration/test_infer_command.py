@@ -149,7 +149,7 @@ def test_bad_files_do_not_stop_the_good_ones(polc, files, tmp_path):
         (["a.polc"], "Missing option '--task'"),
         (["a.polc", "--task", "cats"], "no task 'cats'; it has convnext, scenes-1"),
         (["a.polc", "--task", "convnext", "--top", "0"], "--top"),
-        (["a.polc", "--task", "convnext", "-o", "x.png"], "-o takes the maps of a segmentation"),
+        (["a.polc", "--task", "convnext", "-o", "x.png"], "-o needs a segmentation task; none of the named"),
         (["a.polc", "--task", "scenes-1", "-o", "x.jpg"], "x.jpg: maps of classes are written as .png"),
         (["a.polc", "--task", "scenes-1", "-o", "-"], "predictions are printed on standard output"),
         (["a.polc", "--task", "scenes-1", "-o", "no/x.png"], "the folder no does not exist"),
@@ -217,7 +217,7 @@ def test_compressing_for_an_unknown_task_or_a_thread_of_pixels_is_one_line(polc,
     code, _, err = polc("compress", "thread.png", "-o", "t.polc", "--for-task", "convnext")
     assert code == 2 and err == [
         "polc: error: thread.png: with its shorter side scaled to 292: an image of 1460000x292 is too large: "
-        "a side may have 65535 pixels (raise it by $POLC_MAX_SIDE or Limits(max_side=...))"
+        "a side may have 65535 pixels (raise it by $POLC_MAX_SIDE)"
     ]
     assert names(tmp_path) == ["a.png", "thread.png"]
 
@@ -232,14 +232,6 @@ def test_info_shows_a_bundles_tasks(polc, task_bundle):
     assert any(line.startswith(f"scenes-1 tiny_pspnet segmentation {about} as they are") for line in text)
     (facts,) = report(polc, "info", task_bundle)["results"]
     assert [task["name"] for task in facts["tasks"]] == ["convnext", "scenes-1"]
-
-
-def test_help_loads_no_numpy():
-    code = (
-        "import sys; from polc_runtime.cli import main; main(['infer', '-h']); print('numpy' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.endswith("False\n") and "Examples:\n" in done.stdout
 
 
 def test_an_image_stream_is_no_polc_file(polc, tmp_path):

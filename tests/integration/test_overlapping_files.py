@@ -133,6 +133,39 @@ def test_the_second_file_is_read_before_the_first_is_there_but_told_after_it(
     assert [(result["input"], result["ok"]) for result in results] == [("a", True), ("b", True), ("c", True)]
 
 
+@pytest.mark.parametrize("command", ["verify", "info"])
+def test_what_is_said_of_a_file_is_printed_before_the_next_is_there(started, tmp_path, inputs, command):
+    """Lines of good files on standard output, of bad ones on standard error."""
+    pipes(tmp_path, "c", "d")
+    (tmp_path / "a.polc").write_bytes(inputs["verify"][0])
+    bundle = [] if command == "verify" else ["--"]
+    child = started(command, "a.polc", "none.polc", "c", "d", *bundle)
+    with child, opened(tmp_path / "c", child) as c, opened(tmp_path / "d", child) as d:
+        assert child.stdout.readline().startswith(b"a.polc")
+        assert child.stderr.readline() == b"polc: error: none.polc: there is no such file or folder\n"
+        for stream in (c, d):
+            stream.write(inputs["verify"][0])
+            stream.close()
+        out = child.stdout.read()
+    assert child.returncode == 2 and b"\nd" in b"\n" + out
+
+
+def test_the_document_grows_with_every_file_and_is_whole_after_an_interrupt(started, tmp_path, inputs):
+    pipes(tmp_path, "c", "d")
+    (tmp_path / "a.polc").write_bytes(inputs["verify"][0])
+    child = started("verify", "a.polc", "none.polc", "c", "d", "--json")
+    with child, opened(tmp_path / "c", child), opened(tmp_path / "d", child):
+        begun = b""
+        while begun.count(b'"seconds"') < 2:
+            begun += child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        document = json.loads(begun + child.stdout.read())
+    assert child.returncode == 130 and document["failed"] == 1
+    assert [(result["input"], result["ok"]) for result in document["results"]] == [
+        ("a.polc", True), ("none.polc", False),
+    ]  # fmt: skip
+
+
 def test_a_file_is_written_while_the_one_before_it_is_not_read_yet(started, tmp_path, inputs):
     pipes(tmp_path, "a")
     (tmp_path / "b.png").write_bytes(inputs["compress"][1])

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -19,6 +20,8 @@ from PIL import Image
 
 import polc_runtime
 from polc_runtime.backends.op_library import find_op_library
+from polc_runtime.bundle import find_bundle
+from polc_runtime.bundle.ladder import ladder_json
 
 RUNTIME = Path(polc_runtime.__file__).parent.parent
 ENVIRONMENT = {
@@ -203,6 +206,7 @@ def test_json_holds_the_errors_of_the_files_that_failed(polc, tmp_path):
     assert done.returncode == 2 and document["failed"] == 1
     assert [result["ok"] for result in document["results"]] == [True, False]
     assert document["results"][1]["error"] == "none.png: there is no such file or folder"
+    assert document["results"][1]["kind"] == "usage"
     assert lines(done.stderr) == ["polc: error: none.png: there is no such file or folder"]
 
 
@@ -230,16 +234,16 @@ def on_a_terminal(*arguments, folder, stream, bundle):
     return child.returncode, output.decode()
 
 
-def test_a_terminal_shows_a_progress_bar_and_errors_below_it(tmp_path, tiny_bundle):
-    for name in ("in/a.png", "in/b.png"):
+def test_a_terminal_shows_a_progress_bar_and_errors_on_lines_of_their_own(tmp_path, tiny_bundle):
+    for name in ("in/a.png", "in/c.png"):
         save(tmp_path / name)
-    (tmp_path / "in/c.png").touch()
+    (tmp_path / "in/b.png").touch()
     code, output = on_a_terminal(
         "compress", "in", "-o", "out", folder=tmp_path, stream="stderr", bundle=tiny_bundle
     )
     assert code == 2
-    assert "compress  [" in output and "3/3" in output
-    assert output.splitlines()[-1] == "polc: error: in/c.png: the file is empty"
+    assert "compress  [" in output and "3/3" in output.splitlines()[-1]
+    assert "\r\x1b[Kpolc: error: in/b.png: the file is empty\r\n" in output
 
 
 def test_binary_output_is_not_written_to_a_terminal(tmp_path, tiny_bundle):
@@ -390,6 +394,98 @@ def test_info_of_a_bundle_is_its_summary(polc, tiny_bundle):
     assert facts["attention"] == find_op_library().attention
 
 
+def test_info_knows_the_bundles_that_come_with_polc_by_name_unless_a_file_has_it(polc, tmp_path, coded):
+    done = assert_works(polc("info", "nano", "--json", POLC_BUNDLE=""))
+    (facts,) = json.loads(done.stdout)["results"]
+    assert (facts["input"], facts["kind"], facts["name"]) == ("nano", "bundle", "polc-nano")
+    assert assert_works(polc("info", "nano")).stdout.startswith(b"nano\n  model")
+    coded.rename(tmp_path / "nano")
+    done = assert_works(polc("info", "nano", "--json"))
+    assert json.loads(done.stdout)["results"][0]["kind"] == "polc"
+
+
+def test_info_of_a_bundle_that_only_decodes_works(polc, tmp_path, tiny_bundle):
+    shutil.copytree(tiny_bundle, tmp_path / "decoder.bundle")
+    manifest = json.loads((tmp_path / "decoder.bundle/manifest.json").read_text())
+    encoding = ("analysis", "hyper_analysis")
+    manifest["graphs"] = [graph for graph in manifest["graphs"] if graph["name"] not in encoding]
+    for graph in encoding:
+        (tmp_path / f"decoder.bundle/graphs/{graph}.onnx").unlink()
+    (tmp_path / "decoder.bundle/manifest.json").write_text(json.dumps(manifest))
+    text = assert_works(polc("info", "decoder.bundle")).stdout.decode()
+    assert "synthesis" in text and not [line for line in text.splitlines() if line.startswith("  analysis")]
+
+
+@pytest.fixture
+def ladder(tmp_path, tiny_bundle):
+    """A ladder of two bundles, the small one first."""
+    for name, bundle in (("q1", tiny_bundle), ("q3", find_bundle("nano"))):
+        shutil.copytree(bundle, tmp_path / "ladder" / name)
+    (tmp_path / "ladder/ladder.json").write_text(ladder_json([(1, "q1"), (3, "q3")]))
+    return tmp_path / "ladder"
+
+
+def test_files_are_decoded_with_the_bundles_that_made_them(polc, tmp_path, coded, tiny_bundle):
+    assert_works(polc("compress", "made/a.png", "-o", "nano.polc", "--bundle", "nano"))
+    known = {"POLC_BUNDLE": "", "POLC_BUNDLES": str(tiny_bundle.parent)}
+    done = assert_works(polc("verify", "a.polc", "nano.polc", "--json", **known))
+    made_by = [Path(result["bundle"]).name for result in json.loads(done.stdout)["results"]]
+    assert made_by == [tiny_bundle.name, "nano"]
+    assert_works(polc("decompress", "a.polc", "nano.polc", "-o", "out", **known))
+    assert names(tmp_path / "out") == ["a.png", "nano.png"]
+    done = polc("verify", "a.polc", POLC_BUNDLE="")
+    assert_fails(
+        done, "a.polc: no bundle has the fingerprint", coded.read_bytes()[5:13].hex(), "$POLC_BUNDLES"
+    )
+    assert_fails(polc("verify", "a.polc", "--bundle", "nano", **known), "made with another model")
+
+
+def test_a_ladder_compresses_with_the_bundle_of_the_quality(polc, tmp_path, ladder, tiny_bundle):
+    save(tmp_path / "a.png", 100, 120)
+    sizes = {}
+    for quality, bundle in ((1, tiny_bundle), (3, "nano")):
+        done = assert_works(
+            polc(
+                "compress",
+                "a.png",
+                "-o",
+                f"{quality}.polc",
+                "--bundle",
+                ladder,
+                "--quality",
+                quality,
+                "--json",
+            )
+        )
+        (facts,) = json.loads(done.stdout)["results"]
+        sizes[quality] = facts["bytes"]
+        assert facts["quality"] == quality
+        assert_works(polc("compress", "a.png", "-o", "one.polc", "--bundle", bundle, "--force"))
+        assert (tmp_path / f"{quality}.polc").read_bytes() == (tmp_path / "one.polc").read_bytes()
+    done = polc("compress", "a.png", "-o", "x.polc", "--bundle", ladder, "--quality", 2)
+    assert_fails(done, "no bundle of quality 2; there are 1, 3")
+    assert_works(polc("verify", "1.polc", "3.polc", "--bundle", ladder))
+    largest = max(sizes.values())
+    assert_works(polc("compress", "a.png", "-o", "fits.polc", "--bundle", ladder, "--max-bytes", largest))
+    assert (tmp_path / "fits.polc").read_bytes() == (tmp_path / "3.polc").read_bytes()
+    done = polc("compress", "a.png", "-o", "x.polc", "--bundle", ladder, "--bpp", "0.001")
+    assert_fails(done, "a.png: the smallest file, at quality 1, has", "1 bytes are too few")
+
+
+def test_a_variant_is_chosen_by_name(polc, tmp_path, tiny_bundle):
+    shutil.copytree(tiny_bundle, tmp_path / "two.bundle")
+    manifest = json.loads((tmp_path / "two.bundle/manifest.json").read_text())
+    light = {"name": "light", "analysis": "analysis", "synthesis": "synthesis", "codec_id": "ab" * 32}
+    (tmp_path / "two.bundle/manifest.json").write_text(json.dumps({**manifest, "variants": [light]}))
+    save(tmp_path / "a.png")
+    assert_works(polc("compress", "a.png", "-o", "a.polc", "--bundle", "two.bundle", "--variant", "light"))
+    assert (tmp_path / "a.polc").read_bytes()[13:17] == bytes([0xAB] * 4)
+    assert_works(polc("decompress", "a.polc", "-o", "a.ppm", "--bundle", "two.bundle", "--variant", "light"))
+    assert "variant      light" in assert_works(polc("info", "two.bundle")).stdout.decode()
+    for command in (["compress", "a.png", "-o", "b.polc"], ["decompress", "a.polc", "-o", "b.ppm"]):
+        assert_fails(polc(*command, "--bundle", "two.bundle", "--variant", "none"), "none", "light")
+
+
 def test_what_runs_the_attention_is_said_by_info_and_by_verbose_and_json_runs(polc, tiny_bundle, tmp_path):
     said = "portable (POLC_OP_LIBRARY=none)"
     done = assert_works(polc("info", tiny_bundle, "--json", POLC_OP_LIBRARY="none"))
@@ -427,15 +523,15 @@ def test_max_bytes_that_cannot_be_reached_says_the_least_size(polc, tmp_path):
     assert_works(polc("compress", "a.png", "-o", "least.polc", "--quality", 1))
     least = (tmp_path / "least.polc").stat().st_size
     done = polc("compress", "a.png", "-o", "a.polc", "--max-bytes", 20)
-    assert_fails(done, "a.png: 20 bytes cannot be reached", f"quality 1, is {least} bytes")
+    assert_fails(done, f"a.png: the smallest file, at quality 1, has {least} bytes; 20 bytes are too few")
     assert not (tmp_path / "a.polc").exists()
 
 
 def test_bpp_is_kept(polc, tmp_path):
     save(tmp_path / "a.png", 200, 300)
     done = polc("compress", "a.png", "-o", "a.polc", "--bpp", "0.001")
-    assert_fails(done, "a.png: 0.001 bpp cannot be reached")
-    bpp = 1.2 * float(done.stderr.split(b"quality 1, is ")[1].split()[0])
+    assert_fails(done, "a.png: the smallest file", "0.001 bpp is too low")
+    bpp = 1.2 * float(done.stderr.split(b"quality 1, has ")[1].split()[0])
     (facts,) = json.loads(
         assert_works(polc("compress", "a.png", "-o", "a.polc", "--bpp", bpp, "--json")).stdout
     )["results"]
@@ -447,10 +543,13 @@ def test_bpp_is_kept(polc, tmp_path):
     [
         (["compress"], ["IMAGES", "polc compress --help"]),
         (["compress", "a.png"], ["-o"]),
-        (["compress", "a.png", "-o", "x", "--quality", "9"], ["9", "1<=x<=8"]),
+        (["compress", "a.png", "-o", "x", "--quality", "9"], ["--quality must lie between 1 and 8, got 9"]),
         (["compress", "a.png", "-o", "x", "--quality", "nan"], ["--quality", "nan"]),
         (["compress", "a.png", "-o", "x", "--bpp", "inf"], ["--bpp", "inf"]),
-        (["compress", "a.png", "-o", "x", "--bpp", "1", "--max-bytes", "9"], ["--bpp", "exclude each other"]),
+        (
+            ["compress", "a.png", "-o", "x", "--bpp", "1", "--max-bytes", "9"],
+            ["--bpp and --max-bytes are mutually"],
+        ),
         (["compress", "a.png", "-o", "none/x.polc"], ["none/x.polc: the folder none does not exist"]),
         (["compress", "a.png", "a.png", "-o", "out"], ["would both be written to out/a.polc"]),
         (["compress", "a.png", "-o", "x", "--threads", "0"], ["--threads"]),
@@ -474,7 +573,9 @@ def test_without_any_bundle_the_packaged_one_is_used_and_said(polc, tmp_path):
     save(tmp_path / "a.png")
     done = polc("compress", "a.png", "-o", "x.polc", POLC_BUNDLE="")
     assert done.returncode == 0 and b"using the bundle nano" in done.stderr
-    assert_fails(polc("compress", "a.png", "-o", "y.polc", POLC_BUNDLE="none"), "none is no bundle", "nano")
+    assert_fails(
+        polc("compress", "a.png", "-o", "y.polc", POLC_BUNDLE="none"), "none is not a bundle", "nano"
+    )
 
 
 def test_a_name_with_a_line_break_stays_one_line(polc, tmp_path):
@@ -491,10 +592,7 @@ def test_a_name_that_is_no_utf_8_works(polc, tmp_path):
     assert assert_works(polc("verify", "out")).stdout == b"out/\\udcff.polc: ok\n"
 
 
-HELP = ["", "--help", "compress -h", "decompress -h", "verify -h", "info --help", "--version"]
-
-
-@pytest.mark.parametrize("arguments", [text.split() for text in HELP])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"]])
 def test_help_loads_no_numpy_and_no_image_library(arguments):
     code = f"""
 import sys
@@ -504,10 +602,13 @@ print(code, sorted({{"numpy", "PIL", "onnxruntime"}} & set(sys.modules)), file=s
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ENVIRONMENT, text=True)
     assert done.stderr == "0 []\n"
-    if arguments[-1:] != ["--version"]:
-        assert "Usage: polc" in done.stdout
-    if len(arguments) == 2:
-        assert "Examples:\n" in done.stdout
+    assert ("Usage: polc" in done.stdout) == (arguments != ["--version"])
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "infer", "verify", "info"])
+def test_the_help_of_each_command_has_examples(polc, command):
+    done = assert_works(polc(command, "--help"))
+    assert f"Usage: polc {command}" in done.stdout.decode() and b"Examples:\n" in done.stdout
 
 
 def started(tiny_bundle, folder, count=12):

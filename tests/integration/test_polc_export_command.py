@@ -60,14 +60,17 @@ def test_graphs_carry_their_facts_and_no_path_of_the_machine(tiny_bundle):
     [
         (["--stage1", "none.pth.tar"], "none.pth.tar: no such file"),
         (["--out", "x"], "pass --stage1 CKPT"),
-        (["--bundle", "taken"], "pass --stage2 CKPT, --precision fp16 or --format tensorrt to add"),
+        (["--bundle", "taken"], "a variant, or ask for fp16, TensorRT or a subset, to add to the bundle"),
         (["--bundle", "none", "--precision", "fp16"], "none is no bundle: no such folder"),
-        (["--bundle", "taken", "--format", "tensorrt", "--with-pixels"], "pass --stage2 CKPT too"),
+        (["--bundle", "taken", "--format", "tensorrt", "--with-pixels"], "about tasks: pass "),
         (["--stage1", "bad.pth.tar"], "bad.pth.tar"),
         (["--stage1", "bad.pth.tar", "--photo", "bad.pth.tar"], "not an image"),
         (["--stage1", "bad.pth.tar", "--opset", "3"], "not in the range"),
-        (["--stage1", "bad.pth.tar", "--out", "taken"], "taken exists; pass --force"),
-        (["--stage1", "bad.pth.tar", "--out", "taken", "--force"], "taken is no bundle"),
+        (["--stage1", "bad.pth.tar", "--out", "taken"], "taken exists; replace it with "),
+        (
+            ["--stage1", "bad.pth.tar", "--out", "taken", "--force"],
+            "taken has no manifest.json",
+        ),
         (["convert", "bad.pth.tar", "out.bin"], "written as .safetensors"),
         (["convert", "bad.pth.tar", "out.safetensors"], "bad.pth.tar"),
     ],
@@ -103,7 +106,7 @@ def test_stopped_export_leaves_no_bundle(tiny_checkpoint, tmp_path, sent, code):
 
 def test_other_weights_than_the_bundles_fail_the_validation(tiny_bundle, tiny_checkpoint):
     from polc import load_checkpoint
-    from polc_export.validation.checks import sample_photo
+    from polc_export.checks import sample_photo
     from polc_export.validation.codec import validate
     from polc_runtime import Bundle
 
@@ -119,18 +122,18 @@ def test_other_weights_than_the_bundles_fail_the_validation(tiny_bundle, tiny_ch
 
 
 def test_bundle_appears_only_when_the_work_ends_well(tmp_path):
-    from polc_export.bundle_folder import appearing
+    from polc_export.bundle_folder import atomic_folder
 
     out = tmp_path / "out.bundle"
-    with pytest.raises(RuntimeError), appearing(out, force=False) as folder:
+    with pytest.raises(RuntimeError), atomic_folder(out, force=False) as folder:
         (folder / "manifest.json").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
     for content in ("first", "second"):
-        with appearing(out, force=content == "second") as folder:
+        with atomic_folder(out, force=content == "second") as folder:
             (folder / "manifest.json").write_text(content)
         assert (out / "manifest.json").read_text() == content
-    with pytest.raises(ExportError, match="pass --force"), appearing(out, force=False):
+    with pytest.raises(ExportError, match="replace it with force=True"), atomic_folder(out, force=False):
         pass
 
 
@@ -217,13 +220,13 @@ def test_a_bundle_with_all_variants_needs_neither_onnx_nor_pytorch(variants, tin
     absent = "torch,polc,onnx,onnxscript,matplotlib,onnxruntime"
     arguments = ("--precision", "fp16", "--format", "tensorrt")
     done = export_without(absent, "--bundle", variants[1], *arguments)
-    assert done.returncode == 0 and "holds these variants already" in done.stderr, done.stderr
+    assert done.returncode == 0 and "holds these formats already" in done.stderr, done.stderr
     done = export_without(absent, "--bundle", tiny_bundle, *arguments, "--force", "--no-validate")
     (line,) = done.stderr.splitlines()
-    assert done.returncode == 2 and "onnx derives the variants, and is not installed: pip install" in line
+    assert done.returncode == 2 and "onnx derives these formats, and is not installed: pip install" in line
     done = export_without(absent, "--bundle", tiny_bundle, *arguments, "--force")
     (line,) = done.stderr.splitlines()
-    assert done.returncode == 2 and "pass another by --photo" in line
+    assert done.returncode == 2 and "name another (" in line
 
 
 def test_commands_take_the_precision(variants, tiny_bundle, tmp_path, capsys):

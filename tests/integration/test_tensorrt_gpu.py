@@ -28,11 +28,12 @@ def machine():
 def bundle(machine, tmp_path_factory):
     """The packaged bundle with files for TensorRT in both precisions."""
     pytest.importorskip("onnx", reason="onnx, which writes the files for TensorRT, is not installed")
-    from polc_export.extend import extend_bundle
-    from polc_export.formats import Variants
+    from polc_export import ExportOptions, Formats, extend_bundle
 
     out = tmp_path_factory.mktemp("bundle") / "nano"
-    return extend_bundle(Bundle.load("nano").path, out, Variants(True, True), validate=False)[0]
+    return extend_bundle(
+        Bundle.load("nano").path, out, ExportOptions(validate=False, formats=Formats(True, True))
+    )[0]
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,9 @@ import torch
 
 from polc import load_checkpoint
 from polc.backends.torchscript import TorchScriptBackend
-from polc.graphs import codec_graphs
 from polc_export.bundle_folder import copy_bundle
+from polc_export.checks import sample_photo
 from polc_export.cli import main as export
-from polc_export.validation.checks import sample_photo
 from polc_export.validation.codec import CASES, validate
 from polc_export.writer import add_torchscript
 from polc_runtime import BackendUnavailable, Bundle, BundleError, Codec
@@ -32,7 +31,7 @@ def bundle(tiny_bundle, tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("torchscript") / "tiny.bundle"
     folder.mkdir()
     codec = load_checkpoint(tiny_checkpoint).codec
-    add_torchscript(folder, copy_bundle(folder, Bundle.load(tiny_bundle)), list(codec_graphs(codec).values()))
+    add_torchscript(folder, copy_bundle(folder, Bundle.load(tiny_bundle)), list(codec.graphs().values()))
     return folder
 
 

@@ -1,5 +1,7 @@
 """Neighbourhood attention against the golden vectors, a float64 definition, and itself."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polc import KERNELS, NeighborhoodAttention2d, na2d, set_attention_kernel
-from polc.attention import tiled
+from polc.attention import attention_kernel, tiled
 
 CASES = range(14)
 WITH_GRADIENTS = (1, 3, 9)
@@ -192,3 +194,39 @@ def test_module_gives_the_same_with_every_kernel():
         outputs.append(module(x))
     for out in outputs[1:]:
         torch.testing.assert_close(out, outputs[0], atol=1e-5, rtol=0)
+
+
+@pytest.fixture
+def doubling(monkeypatch):
+    """A kernel that gives twice the attention, so that a result says which kernel ran."""
+    tiled = KERNELS["tiled"]
+    monkeypatch.setitem(KERNELS, "doubling", lambda *arguments: 2 * tiled(*arguments))
+    module = NeighborhoodAttention2d(16, 8, 3)
+    set_attention_kernel(module, "tiled")
+    torch.nn.init.zeros_(module.proj.bias)
+    x = torch.randn(1, 5, 6, 16, generator=torch.Generator().manual_seed(0))
+    return lambda: module(x)
+
+
+def test_a_kernel_chosen_for_a_while_holds_for_that_while_alone(doubling):
+    once = doubling()
+    with attention_kernel("doubling"):
+        torch.testing.assert_close(doubling(), 2 * once)
+        with attention_kernel(None):
+            assert torch.equal(doubling(), once)
+        torch.testing.assert_close(doubling(), 2 * once)
+    assert torch.equal(doubling(), once)
+    with pytest.raises(KeyError), attention_kernel("doubling"):
+        raise KeyError
+    assert torch.equal(doubling(), once)
+
+
+def test_a_kernel_chosen_for_a_while_holds_in_its_thread_alone(doubling):
+    once = doubling()
+    with ThreadPoolExecutor(1) as pool, attention_kernel("doubling"):
+        assert torch.equal(pool.submit(doubling).result(), once)
+
+
+def test_a_kernel_chosen_for_a_while_must_exist():
+    with pytest.raises(ValueError, match="no attention kernel is named 'fast'"), attention_kernel("fast"):
+        pass

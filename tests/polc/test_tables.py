@@ -57,7 +57,7 @@ def test_stored_tables_are_kept_within_two(by, kept):
     assert said == (
         f"entropy tables of the checkpoint kept (largest difference {by})"
         if kept
-        else "entropy tables made anew: the stored ones differ by up to 3"
+        else "entropy tables made from the weights: the stored ones differ by up to 3"
     )
 
 

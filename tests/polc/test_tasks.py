@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from polc import CheckpointError, TaskModel, class_names, load_checkpoint, preset, set_attention_kernel
 from polc.backends.torch import TorchBackend
 from polc.families.tinylic.keymap import to_official
-from polc.graphs import task_graphs
 from polc.tasks import FAMILIES, SizeRule, infer_family, pretrained
+from polc.tasks.graphs import task_graphs
 from polc.tasks.resample import average_pool, bicubic_weights, resample_grid
 from polc_runtime.errors import BackendUnavailable
 

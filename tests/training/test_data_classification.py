@@ -24,7 +24,7 @@ from polc_training.data.classification import (
     RandomResizedCrop,
     Transform,
 )
-from polc_training.data.loader import make_loader
+from polc_training.data.loader import Loading, make_loader
 
 CIFAR = SHARED / "data/cifar10.zip"
 KEPT = CentralCrop(Preprocessing())
@@ -96,7 +96,7 @@ def test_a_zip_without_splits_is_all_training_data(folder: Path) -> None:
 def test_workers_and_copies_open_a_zip_on_their_own(folder: Path) -> None:
     data = LabelledImages(zipped(folder), RandomResizedCrop(6), "train")
     data.sample(0, Generator())
-    here, there = (list(make_loader(data, 2, workers=workers)) for workers in (0, 2))
+    here, there = (list(make_loader(data, Loading(2, workers=workers))) for workers in (0, 2))
     assert all(torch.equal(x, y) for a, b in zip(here, there, strict=True) for x, y in zip(a, b, strict=True))
     copy = pickle.loads(pickle.dumps(data))
     a, b = (each.sample(1, Generator().manual_seed(3))[0] for each in (copy, data))
@@ -186,8 +186,8 @@ def test_evaluation_is_torchvisions_resize_and_centre_crop(size: tuple[int, int]
     picture = noise(3, *size)
     steps = [v2.Resize(32, v2.InterpolationMode.BICUBIC), v2.CenterCrop(28)]
     wanted = np.asarray(v2.Compose(steps)(Image.fromarray(picture)))
-    assert (CentralCrop.of(28)(picture, Generator()) == wanted).all()
-    assert CentralCrop.of(256).steps == Preprocessing(resize=292, crop=256)
+    crop = CentralCrop(Preprocessing(resize=32, crop=28))
+    assert (crop(picture, Generator()) == wanted).all()
 
 
 @pytest.mark.parametrize("transform", [RandomResizedCrop(8), PaddedCrop(8)])
@@ -206,5 +206,5 @@ def test_cifar_is_read_from_its_zip() -> None:
     assert (train.classes[0], train.classes[-1], len(train.classes)) == ("airplane", "truck", 10)
     assert np.bincount(train.labels).tolist() == [len(train) // 10] * 10
     assert len(train) + len(test) == 30000
-    images, labels = next(iter(make_loader(train, 8)))
+    images, labels = next(iter(make_loader(train, Loading(8))))
     assert (images.shape, labels.shape) == ((8, 3, 192, 192), (8,))

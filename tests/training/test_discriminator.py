@@ -17,7 +17,7 @@ M = 8
 def started() -> tuple[Discriminators, dict[str, Tensor]]:
     """Discriminators with their power iteration on its way, and a copy of their state."""
     torch.manual_seed(0)
-    made = Discriminators(M)
+    made = Discriminators(M, 8)
     image, _, y_hat = batch(8, 32)
     with torch.no_grad():
         for _ in range(3):

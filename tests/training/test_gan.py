@@ -18,7 +18,7 @@ def stage():
     torch.manual_seed(4)
     codec = Codec(preset("polc-tiny"))
     codec.gain.data.mul_(20)
-    return AdversarialStage(codec, Discriminators(32), RateDistortion()).train()
+    return AdversarialStage(codec, Discriminators(32, 8), RateDistortion.official(8)).train()
 
 
 def images():

@@ -170,7 +170,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"conv1.weight": torch.zeros(3)}, path)
     with pytest.raises(
-        CheckpointError, match=r"no weights of torchvision's vgg16: missing weights: features\.0"
+        CheckpointError, match=r"not hold the weights of torchvision's vgg16: missing weights: features\.0"
     ):
         PerceptualLoss(path)
     torch.save(nn.ReLU(), path)

@@ -8,7 +8,7 @@ from vision_checks import MEAN, STD, digest, mask_for, one_step, picture, pixelw
 
 from polc import preset
 from polc_runtime import UsageError
-from polc_training.stages.pixels import PixelClassification, PixelSegmentation, pad_image
+from polc_training.stages.pixels import PixelStage, pad_image
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def pspnet_logits(model, image, height, width):
 
 
 def test_a_classification_step_minimises_smoothed_cross_entropy_of_the_normalised_picture(classifier):
-    stage = PixelClassification(classifier)
+    stage = PixelStage(classifier)
     image, label = picture(4, 192, 192), torch.tensor([3, 0, 9, 3])
     logits = classifier.model((image - MEAN) / STD)
     losses = stage("model", (image, label))
@@ -45,7 +45,7 @@ def test_a_classification_step_minimises_smoothed_cross_entropy_of_the_normalise
 
 @pytest.mark.parametrize("size", [(192, 192), (200, 230)])
 def test_a_segmentation_step_minimises_both_heads_over_the_pixels_with_a_label(segmenter, size):
-    stage = PixelSegmentation(segmenter)
+    stage = PixelStage(segmenter)
     stage.eval()
     image = picture(2, *size)
     mask = mask_for(image)
@@ -61,7 +61,7 @@ def test_a_segmentation_step_minimises_both_heads_over_the_pixels_with_a_label(s
 
 
 def test_only_the_classifier_changes(classifier):
-    stage = PixelClassification(classifier)
+    stage = PixelStage(classifier)
     adapter, before = digest(classifier.adapter), digest(stage.learners())
     one_step(stage, (picture(4, 192, 192), torch.tensor([3, 0, 9, 3])))
     assert digest(classifier.adapter) == adapter and digest(stage.learners()) != before
@@ -70,7 +70,7 @@ def test_only_the_classifier_changes(classifier):
 
 
 def test_a_segmenter_learns_its_statistics_too_and_drops_channels(segmenter):
-    stage = PixelSegmentation(segmenter)
+    stage = PixelStage(segmenter)
     running = segmenter.model.layer0[1].running_mean.clone()
     adapter = digest(segmenter.adapter)
     image = picture(2, 192, 192)
@@ -84,7 +84,7 @@ def test_a_segmenter_learns_its_statistics_too_and_drops_channels(segmenter):
 
 
 def test_training_mode_does_not_reach_the_adapter(classifier):
-    stage = PixelClassification(classifier)
+    stage = PixelStage(classifier)
     stage.eval()
     stage.train()
     assert classifier.model.training and not any(m.training for m in classifier.adapter.modules())
@@ -92,7 +92,7 @@ def test_training_mode_does_not_reach_the_adapter(classifier):
 
 
 def test_a_mask_without_any_label_gives_zero(segmenter):
-    stage = PixelSegmentation(segmenter)
+    stage = PixelStage(segmenter)
     image = picture(2, 192, 192)
     losses = one_step(stage, (image, torch.full((2, 192, 192), 255)))
     assert losses["loss"] == 0 and losses["accuracy"] == 0
@@ -100,7 +100,7 @@ def test_a_mask_without_any_label_gives_zero(segmenter):
 
 
 def test_weight_decay_is_adamws_on_weights_alone(classifier):
-    stage = PixelClassification(classifier, learning_rate=0.5, weight_decay=0.1)
+    stage = PixelStage(classifier, learning_rate=0.5, weight_decay=0.1)
     optimizer = stage.objectives["model"].make_optimizer()
     before = {name: p.detach().clone() for name, p in classifier.model.named_parameters()}
     for parameter in classifier.model.parameters():
@@ -110,7 +110,7 @@ def test_weight_decay_is_adamws_on_weights_alone(classifier):
         factor = 1 - 0.5 * 0.1 if parameter.ndim > 1 else 1.0
         torch.testing.assert_close(parameter.detach(), factor * before[name])
     assert {group["lr"] for group in optimizer.param_groups} == {0.5}
-    plain = PixelClassification(classifier, weight_decay=None).objectives["model"].make_optimizer()
+    plain = PixelStage(classifier, weight_decay=None).objectives["model"].make_optimizer()
     assert type(plain) is torch.optim.Adam
 
 
@@ -123,16 +123,9 @@ def test_images_are_padded_as_the_runtime_pads_them(size, padded):
 
 
 def test_a_segmenter_refuses_a_batch_of_one(segmenter):
-    stage = PixelSegmentation(segmenter)
+    stage = PixelStage(segmenter)
     image = picture(1, 192, 192)
     with pytest.raises(UsageError, match="at least 2 images, got 1"):
         stage("model", (image, mask_for(image)))
     stage.eval()
     assert stage("model", (image, mask_for(image)))["loss"] > 0
-
-
-def test_a_model_of_another_kind_is_refused(classifier):
-    with pytest.raises(
-        UsageError, match="convnext_mini is for classification, expected a model for segmentation"
-    ):
-        PixelSegmentation(classifier)

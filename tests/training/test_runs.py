@@ -94,12 +94,12 @@ def test_a_signal_saves_and_the_rest_of_the_run_is_the_same(photos, whole, tmp_p
     process.send_signal(number)
     said = process.communicate()[1]
     assert process.returncode == 130
-    assert f"go on with --checkpoint {run}" in said
+    assert f"resume with --checkpoint {run}" in said
     assert train(photos, tmp_path, "--max-steps", "8", *OPTIONS, "--checkpoint", str(run)) == 0
     assert_same_run(run, whole)
 
 
-def test_a_killed_run_goes_on_from_its_last_saved_state(photos, whole, tmp_path):
+def test_a_killed_run_is_resumed_from_its_last_saved_state(photos, whole, tmp_path):
     more = [*STAGE, "-d", str(photos), "--save-dir", str(tmp_path), "--max-steps", "8", *OPTIONS]
     process = subprocess.Popen([*PROGRAM, *more])
     run = tmp_path / "stage1"
@@ -131,7 +131,7 @@ def test_validation_reports_real_bytes_beside_estimated_bits(whole):
 
 def test_a_second_run_does_not_overwrite_the_first(photos, whole, capsys):
     assert train(photos, whole.parent, "--max-steps", "8") == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already holds a run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_resuming_with_other_settings_is_refused(photos, whole, capsys, more, sa
     assert said in capsys.readouterr().err
 
 
-def test_what_is_no_run_is_refused(photos, whole, tmp_path, capsys):
+def test_a_folder_without_a_run_cannot_be_resumed(photos, whole, tmp_path, capsys):
     shutil.copy(whole / "last.safetensors", tmp_path)
     (tmp_path / "last.pt").write_bytes(b"no state")
     assert train(photos, tmp_path, "--checkpoint", str(tmp_path)) == 2
-    assert "is no training state" in capsys.readouterr().err
+    assert "is not a training state" in capsys.readouterr().err
     assert train(photos, tmp_path, "--checkpoint", str(tmp_path / "none")) == 2
-    assert "no run to go on with" in capsys.readouterr().err
+    assert "no run to resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_schedules():
     cosine = Plan(epochs=4, max_steps=10, schedule="cosine")
     assert [cosine.factor(step, 5) for step in (0, 5, 10)] == pytest.approx([1, 0.5, 0], abs=1e-12)
     assert cosine.total_steps(5) == 10
-    with pytest.raises(UsageError, match="make no batch of 8"):
+    with pytest.raises(UsageError, match=r"fewer samples than one batch \(8\): lower"):
         Plan(epochs=1).total_steps(0)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from polc.families.tinylic.codec import Codec
 from polc.families.tinylic.presets import preset
 from polc_training.levels import draw_levels
-from polc_training.rate_distortion import LAMBDAS, RateDistortion, lambdas_of, mse_lambdas
+from polc_training.rate_distortion import LAMBDAS, RateDistortion, mse_lambdas, official_lambdas
 from polc_training.stages.stage1 import CodecStage, LearningRates
 
 
@@ -35,7 +35,7 @@ class Distance(torch.nn.Module):
 
 
 def test_the_loss_is_the_sum_that_the_paper_gives(codec):
-    stage = CodecStage(codec, RateDistortion(), Distance()).train()
+    stage = CodecStage(codec, RateDistortion.official(8), Distance()).train()
     torch.manual_seed(9)
     found = stage("codec", [images()])
 
@@ -70,16 +70,16 @@ def test_balanced_weights_average_one_and_follow_the_square_root_of_lambda():
 
 
 def test_lambda_tables_fall_with_the_level_and_keep_their_ends_for_fewer_levels():
-    for perceptual in (True, False):
-        table = lambdas_of(perceptual, 8)
+    for lambdas in (official_lambdas, mse_lambdas):
+        table = lambdas(8)
         assert all(a > b for a, b in zip(table, table[1:], strict=False))
-        assert lambdas_of(perceptual, 3)[0] == pytest.approx(table[0])
-        assert lambdas_of(perceptual, 3)[2] == pytest.approx(table[7])
-    assert lambdas_of(True, 8) == LAMBDAS
+        assert lambdas(3)[0] == pytest.approx(table[0])
+        assert lambdas(3)[2] == pytest.approx(table[7])
+    assert official_lambdas(8) == LAMBDAS
 
 
 def test_each_objective_owns_its_parameters_and_all_are_owned(codec):
-    stage = CodecStage(codec, RateDistortion(), rates=LearningRates(1e-4, 1e-3, 3, 20))
+    stage = CodecStage(codec, RateDistortion.official(8), rates=LearningRates(1e-4, 1e-3, 3, 20))
     owned = [id(p) for objective in stage.objectives.values() for p in objective.parameters()]
     assert sorted(owned) == sorted(id(p) for p in codec.parameters())
     assert [id(p) for p in stage.objectives["auxiliary"].parameters()] == [id(codec.prior.quantiles)]
@@ -88,7 +88,7 @@ def test_each_objective_owns_its_parameters_and_all_are_owned(codec):
 
 
 def test_a_codec_step_moves_all_but_the_quantiles_and_the_auxiliary_step_only_them(codec):
-    stage = CodecStage(codec, RateDistortion(), stratified=True).train()
+    stage = CodecStage(codec, RateDistortion.official(8), stratified=True).train()
     for name, objective in stage.objectives.items():
         before = {key: value.detach().clone() for key, value in codec.named_parameters()}
         optimizer = objective.make_optimizer()

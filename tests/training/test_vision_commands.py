@@ -14,7 +14,9 @@ from polc import codec_id, load_checkpoint
 from polc.checkpoint import save_checkpoint
 from polc.families.tinylic.presets import preset
 from polc.weights import read_tensors
+from polc_runtime.pictures.images import read_image
 from polc_training.cli import main
+from polc_training.validate import RealCoder
 
 COMMON = ["--accelerator", "cpu", "-n", "0", "--quiet", "--max-steps", "2", "--validation-images", "2"]
 CLASSES = ("cat", "dog", "owl")
@@ -83,6 +85,17 @@ def test_a_second_task_joins_the_first(data, classified):
     assert all(0 <= level["miou"] <= 1 for level in json.loads(records[-1])["levels"])
 
 
+def test_validation_of_a_segmentation_counts_bits_over_the_pixels_of_the_image_itself(data, tmp_path):
+    more = ["-d", str(data / "streets"), "--save-dir", str(tmp_path), *COMMON, "--family", "pspnet_mini"]
+    more += ["--patch_size", "128", "--batch_size", "2", "--ignore-label", "11"]
+    assert main(["stage2-seg", *more, "--pretrained", str(data / "codec.safetensors")]) == 0
+    coder = RealCoder(load_checkpoint(data / "codec.safetensors").codec)
+    images = [read_image(file).pixels for file in sorted((data / "streets/val/images").iterdir())]
+    record = json.loads((tmp_path / "stage2-seg/log.jsonl").read_text().splitlines()[-1])
+    expected = np.mean([coder.code(image, 8.0).bpp for image in images])
+    assert record["levels"][-1]["bpp"] == pytest.approx(expected)
+
+
 def test_masks_that_count_from_one_train_the_same_model(data, tmp_path):
     """The masks of `streets` hold 0..11, of which 11 is no class; here those are 1..11, and 0 is none."""
     shutil.copytree(data / "streets", tmp_path / "streets")
@@ -116,7 +129,7 @@ def test_stage2_without_a_codec_is_one_line(data, capsys):
         "convnext_mini",
     ]
     assert main(["stage2-cls", *more]) == 2
-    assert "--pretrained" in capsys.readouterr().err
+    assert "needs the codec's checkpoint: give it as pretrained" in capsys.readouterr().err
 
 
 def test_eval_only_validates_and_trains_nothing(data, classified):

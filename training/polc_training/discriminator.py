@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils import spectral_norm
 
 from polc_runtime.bitstream.geometry import LATENT_STRIDE
@@ -29,12 +27,12 @@ class Discriminators(nn.Module):
     its logits in evaluation mode mean nothing.
     """
 
-    def __init__(self, latent_channels: int, levels: int = 8) -> None:
+    def __init__(self, latent_channels: int, levels: int) -> None:
         """Draws the weights from N(0, 0.02^2); biases are 0.
 
         Args:
             latent_channels: M.
-            levels: how many networks.
+            levels: how many networks, one for each quality level.
         """
         super().__init__()
         self.levels = levels
@@ -65,7 +63,7 @@ class Discriminators(nn.Module):
             Tensor [B,H/16 * W/16].
 
         Raises:
-            ValueError: a quality is no level.
+            ValueError: a quality is not a level.
         """
         levels = self._levels(quality)
         if len(set(levels)) == 1:
@@ -96,8 +94,8 @@ class Discriminators(nn.Module):
 
         Its gradient reaches `x_hat` alone: neither `y_hat`, the condition, nor the weights here.
         """
-        with _without_gradients(self):
-            return deception_loss(self(x_hat, y_hat.detach(), quality))
+        fixed = {name: parameter.detach() for name, parameter in self.named_parameters()}
+        return deception_loss(functional_call(self, fixed, (x_hat, y_hat.detach(), quality)))
 
     def _levels(self, quality: Tensor) -> list[int]:
         values = quality.tolist()
@@ -135,16 +133,3 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, _INIT_STD)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-@contextmanager
-def _without_gradients(module: nn.Module) -> Iterator[None]:
-    """Passes inside record no gradient for the module's weights."""
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)

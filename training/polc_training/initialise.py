@@ -7,9 +7,7 @@ transposed convolution of the synthesis takes them back. The attention blocks st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -105,32 +103,21 @@ def _spread(values: Tensor) -> Tensor:
     return deviations.clamp(min=LEAST_SPREAD * float(deviations.square().mean().sqrt()))
 
 
-@contextmanager
-def _watching(modules: Sequence[nn.Module], see: list[Tensor]) -> Iterator[None]:
-    """Collects the outputs of `modules` in `see`, in their order of use."""
-
-    def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
-        see.append(output)
-
-    handles = [module.register_forward_hook(keep) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _whiten_norms(codec: Codec, images: Tensor, quality: Tensor) -> None:
     """Scales every LayerNorm of the transforms so that each channel leaves it with unit deviation."""
-    encode = partial(codec.g_a, images, quality)
-    decode = partial(codec.g_s, codec.g_a(images, quality), quality)
-    for transform, run in ((codec.g_a, encode), (codec.g_s, decode)):
+    for transform, x in ((codec.g_a, images), (codec.g_s, codec.g_a(images, quality))):
         norms = [module for module in transform.modules() if isinstance(module, nn.LayerNorm)]
-        outputs: list[Tensor] = []
-        with _watching(norms, outputs):
-            run()
-        for norm, output in zip(norms, outputs, strict=True):
-            norm.weight.div_(_spread(output.flatten(0, -2).T))
+        outputs: dict[nn.Module, Tensor] = {}
+
+        def keep(norm: nn.Module, inputs: Any, output: Tensor, outputs: Any = outputs) -> None:
+            outputs[norm] = output
+
+        with ExitStack() as hooks:
+            for norm in norms:
+                hooks.callback(norm.register_forward_hook(keep).remove)
+            transform(x, quality)
+        for norm in norms:
+            norm.weight.div_(_spread(outputs[norm].flatten(0, -2).T))
 
 
 def _scale_entropy_nets(codec: Any, spread: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from polc.families.tinylic.adapter import LatentAdapter
 from polc_runtime.errors import UsageError
 
-from .stages.stage2 import Stage2
+from .stages.stage2 import AdapterStage
 
 SIZE = 0.1
 """Scale of the linear fit before it is normalised: small, so that what bypasses the block hardly counts."""
@@ -25,7 +25,7 @@ LEAST_FACTOR = 0.05
 
 
 @torch.no_grad()
-def initialise_adapter(stage: Stage2, image: Tensor) -> float:
+def initialise_adapter(stage: AdapterStage, image: Tensor) -> float:
     """Sets the adapter's weights from images.
 
     Args:
@@ -51,7 +51,7 @@ def initialise_adapter(stage: Stage2, image: Tensor) -> float:
     return float(F.mse_loss(found, target) / target.var())
 
 
-def _stem_map(stage: Stage2, image: Tensor, y_hat: Tensor) -> Tensor:
+def _stem_map(stage: AdapterStage, image: Tensor, y_hat: Tensor) -> Tensor:
     """The stem's output as a map [B,C,r*h,r*w], without the rows and columns that repeat."""
     family, target = stage.task.family, stage.teach(image)[0]
     rows, columns = (family.factor * side for side in y_hat.shape[2:])

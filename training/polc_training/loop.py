@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -17,74 +13,38 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from polc_runtime.errors import PolcError, UsageError
 
-from .data.loader import Samples, make_loader
+from .data.loader import Loading, make_loader
+from .jobs.base import Training, TrainingJob, Validation
 from .log import Log
-from .plan import Plan
-from .stages.base import Batch, Stage
+from .runs import RunFolder
+from .stages.base import Batch
 from .state import TrainingState, random_state
 
 
-class Keeper(Protocol):
-    """Puts a run on disk."""
-
-    def keep(
-        self, state: TrainingState, learners: nn.Module, best: bool, random_states: list[dict[str, Any]]
-    ) -> None:
-        """Keeps the run's state and the learners' weights as the last, and as the best if they are."""
-        ...
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """How often things happen, in steps.
-
-    Attributes:
-        log: steps from one record to the next.
-        save: steps from one saved state to the next; None for once an epoch.
-        validate: steps from one validation to the next; None for once an epoch.
-    """
-
-    log: int = 50
-    save: int | None = None
-    validate: int | None = None
-
-
-Validate = Callable[[nn.Module, int], float]
-"""(learners, step) -> validation loss; logs what it finds."""
-
-
 class Trainer:
-    """Runs a stage to the end of its plan, from the start or from a saved state.
+    """Runs a job to the end of its plan, from the start or from a saved state.
 
     Args:
         fabric: devices and precision, launched.
-        stage: what is trained.
-        dataset: what on.
-        plan: how long.
+        training: what was asked for.
+        job: what is trained.
         log: takes records.
-        keeper: puts the run on disk.
-        validate: None for no validation.
-        intervals: how often.
-        workers: processes that read data.
-        settings: facts that a resumed run must share.
+        folder: keeps the run.
     """
 
     def __init__(
-        self,
-        fabric: Fabric,
-        stage: Stage,
-        dataset: Samples,
-        plan: Plan,
-        log: Log,
-        keeper: Keeper,
-        validate: Validate | None = None,
-        intervals: Intervals | None = None,
-        workers: int = 0,
-        settings: dict[str, Any] | None = None,
+        self, fabric: Fabric, training: Training, job: TrainingJob, log: Log, folder: RunFolder
     ) -> None:
-        self.fabric, self.stage, self.dataset, self.plan = fabric, stage, dataset, plan
-        self.log, self.keeper, self.validate, self.workers = log, keeper, validate, workers
-        self.intervals = intervals or Intervals()
+        self.fabric, self.plan, self.run_options = fabric, training.plan, training.run
+        self.job, self.stage, self.log, self.folder = job, job.stage, log, folder
+        plan, stage = training.plan, job.stage
+        self.loading = Loading(
+            plan.batch_size,
+            plan.seed,
+            training.data.num_workers,
+            fabric.global_rank,
+            fabric.world_size,
+        )
         for parameter in stage.parameters():
             parameter.requires_grad_(False)
         for objective in stage.objectives.values():
@@ -98,38 +58,42 @@ class Trainer:
         }
         self.module, *wrapped = fabric.setup(stage, *optimizers)
         self.optimizers = dict(zip(names, wrapped, strict=True))
+        settings = {**job.settings, "stage": training.stage, "samples": len(job.dataset)}
+        settings |= {"batch_size": plan.batch_size, "accumulate": plan.accumulate, "seed": plan.seed}
+        settings |= {"patch": plan.patch_size, "processes": fabric.world_size}
         self.state = TrainingState(
-            stage, dict(zip(names, optimizers, strict=True)), self._average(), settings=settings or {}
+            stage, dict(zip(names, optimizers, strict=True)), self._average(), settings=settings
         )
-        self.steps_per_epoch = len(self._loader(0, 0)) // plan.accumulate
+        self.steps_per_epoch = len(make_loader(job.dataset, self.loading)) // plan.accumulate
         self.total = plan.total_steps(self.steps_per_epoch)
 
-    def run(self) -> bool:
-        """Trains to the end; False where SIGINT or SIGTERM ended it early, its state saved."""
-        progress = self.state.progress
+    def run(self) -> None:
+        """Trains to the end, or until the listener stops it; the state is saved either way."""
+        progress, listener = self.state.progress, self.log.listener
         self.module.train()
-        with _interrupts() as interrupted:
-            if self.fabric.is_global_zero:
-                self.log.start(progress.step, self.total, type(self.stage).__name__)
-            while progress.step < self.total:
-                for batches in self._epoch():
-                    self._log(self._step(batches))
-                    progress.step += 1
-                    if self._agreed(bool(interrupted)):
-                        self._save(best=False)
-                        return False
-                    self._after_step()
-        return True
+        listener.start(progress.step, self.total, self.fabric.global_rank)
+        if progress.step == 0 and self.job.start and self.fabric.is_global_zero:
+            self.log.record("start", 0, self.job.start)
+        if self._validation_due():  # the run was stopped between a step and its validation
+            self._after_step()
+        while progress.step < self.total:
+            for batches in self._epoch():
+                self._log(self._step(batches))
+                progress.step += 1
+                if self._agreed(listener.stop()) and progress.step < self.total:
+                    self._save(best=False)
+                    return
+                self._after_step()
 
-    def evaluate(self) -> None:
-        """Validates, and nothing else.
+    def evaluate(self) -> Validation:
+        """Validates, and nothing else; what the first process finds.
 
         Raises:
             UsageError: there are no validation data.
         """
-        if self.validate is None:
-            raise UsageError("there is nothing to validate on: name it by --validation")
-        self._validated()
+        if not self.job.samples:
+            raise UsageError("there is nothing to validate on: name the data as validation")
+        return self._validated()
 
     def learners(self) -> nn.Module:
         """The weights to keep: averaged, where an average is kept."""
@@ -141,23 +105,12 @@ class Trainer:
             return None
         return AveragedModel(self.stage.learners(), multi_avg_fn=get_ema_multi_avg_fn(self.plan.ema))
 
-    def _loader(self, epoch: int, start_batch: int) -> Any:
-        return make_loader(
-            self.dataset,
-            self.plan.batch_size,
-            self.plan.seed,
-            epoch,
-            start_batch,
-            self.workers,
-            self.fabric.global_rank,
-            self.fabric.world_size,
-        )
-
     def _epoch(self) -> Iterator[list[Batch]]:
         """What is left of the present epoch, the batches of one step at a time."""
         epoch, done = divmod(self.state.progress.step, self.steps_per_epoch)
         count = min(self.steps_per_epoch - done, self.total - self.state.progress.step)
-        batches = iter(self._loader(epoch, done * self.plan.accumulate))
+        loader = make_loader(self.job.dataset, self.loading, epoch, done * self.plan.accumulate)
+        batches = iter(loader)
         for _ in range(count):
             taken = [next(batches) for _ in range(self.plan.accumulate)]
             yield [self.fabric.to_device(tuple(batch)) for batch in taken]
@@ -195,7 +148,7 @@ class Trainer:
                     )
                 self.fabric.backward(losses["loss"] / len(batches))
             for key, value in losses.items():
-                sums[key] = sums.get(key, 0.0) + float(value) / len(batches)
+                sums[key] = sums.get(key, 0.0) + float(value.detach()) / len(batches)
         return sums
 
     def _clear_gradients(self) -> None:
@@ -206,39 +159,49 @@ class Trainer:
     def _log(self, losses: dict[str, float]) -> None:
         if not self.fabric.is_global_zero:
             return
-        self.log.advance(losses)
-        if (self.state.progress.step + 1) % self.intervals.log == 0:
-            self.log.record("train", self.state.progress.step + 1, {"time": time.time(), **losses})
+        self.log.listener.advance(losses)
+        if (self.state.progress.step + 1) % self.run_options.log_every == 0:
+            self.log.record("train", self.state.progress.step + 1, losses)
+
+    def _due(self, every: int | None) -> bool:
+        """Whether something is due that happens every `every` steps, or once an epoch, and at the end."""
+        step = self.state.progress.step
+        return step == self.total or step % (every or self.steps_per_epoch) == 0
+
+    def _validation_due(self) -> bool:
+        progress = self.state.progress
+        unseen = progress.validated < progress.step
+        return bool(self.job.samples) and unseen and self._due(self.run_options.validate_every)
 
     def _after_step(self) -> None:
-        step, last = self.state.progress.step, self.state.progress.step == self.total
-        best = False
-        if self.validate is not None and (
-            last or step % (self.intervals.validate or self.steps_per_epoch) == 0
-        ):
-            best = self._validated()
-        if best or last or step % (self.intervals.save or self.steps_per_epoch) == 0:
+        progress, before = self.state.progress, self.state.progress.best
+        if self._validation_due():
+            self._validated()
+        best = progress.best != before
+        if best or self._due(self.run_options.save_every):
             self._save(best)
 
-    def _validated(self) -> bool:
-        """Validates on the first process; whether the loss is the least so far."""
-        assert self.validate is not None
-        loss = 0.0
+    def _validated(self) -> Validation:
+        """Validates on the first process, and notes the loss if it is the least so far."""
+        progress, found = self.state.progress, None
         if self.fabric.is_global_zero:
             self.module.eval()
             with torch.random.fork_rng(), torch.no_grad(), self._averaged():
-                loss = self.validate(self.stage.learners(), self.state.progress.step)
+                found = self.job.validate(self.stage.learners())
             self.module.train()
-        loss = self.fabric.broadcast(loss)
-        before = self.state.progress.best
-        if before is not None and loss >= before:
-            return False
-        self.state.progress.best = loss
-        return True
+            self.log.record("validation", progress.step, found.record)
+            for name, pixels in found.images.items():
+                self.log.image(name, progress.step, pixels)
+            found = Validation(found.loss, found.record)
+        found = cast(Validation, self.fabric.broadcast(found))
+        progress.validated = progress.step
+        if progress.best is None or found.loss < progress.best:
+            progress.best = found.loss
+        return found
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Has the stage's learners hold the weights that are kept, inside."""
+        """The stage's learners hold the weights that are kept, inside."""
         learners, kept = self.stage.learners(), self.learners()
         if kept is learners:
             yield
@@ -257,31 +220,12 @@ class Trainer:
             torch.distributed.all_gather_object(states, random_state())
         if self.fabric.is_global_zero:
             self.state.progress.records = self.log.records
-            self.keeper.keep(self.state, self.learners(), best, states)
+            self.folder.keep(self.state, self.learners(), best, states)
         self.fabric.barrier()
 
-    def _agreed(self, interrupted: bool) -> bool:
-        """Whether any process was told to stop."""
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any process wants to stop."""
         if self.fabric.world_size == 1:
-            return interrupted
-        told = cast(Tensor, self.fabric.all_reduce(torch.tensor(float(interrupted)), reduce_op="sum"))
-        return float(told) > 0
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second one of either kills."""
-    seen: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            return stop
+        wishes = cast(Tensor, self.fabric.all_reduce(torch.tensor(float(stop)), reduce_op="sum"))
+        return float(wishes) > 0

@@ -1,4 +1,4 @@
-"""Likenesses of pictures that need PyTorch, MS-SSIM and LPIPS: for validation and for `polc-bench`."""
+"""MS-SSIM and LPIPS, the image metrics that need PyTorch: for validation and for `polc-bench`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def lpips_vgg(original: Pixels, decoded: Pixels, weights: str | Path | None = No
 
     Raises:
         ValueError: the images are not uint8 [H,W,3] of one size.
-        BackendUnavailable: the weights could not be had, so that no image can be measured.
+        BackendUnavailable: the weights could not be loaded, so that no image can be measured.
     """
     _check_pair(original, decoded)
     try:

@@ -1,4 +1,4 @@
-"""LPIPS with VGG16's features: how different two pictures look, as a loss and as a metric."""
+"""LPIPS with VGG16's features: how different two images look, as a loss and as a metric."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _fill_trunk(trunk: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> 
     try:
         fill(trunk, trunk.state_dict(), state, lambda key: names.get(key, key))
     except CheckpointError as error:
-        raise CheckpointError(f"{path} holds no weights of torchvision's vgg16: {error}") from None
+        raise CheckpointError(f"{path} does not hold the weights of torchvision's vgg16: {error}") from None
 
 
 def _cached_weights() -> Path:
@@ -133,7 +133,7 @@ def _cached_weights() -> Path:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
     except (OSError, RuntimeError) as error:  # no connection, an HTTP error; a file with another hash
         raise CheckpointError(
-            f"VGG16's weights for LPIPS could not be had from {url} ({first_line(error)}); connect once, or "
+            f"could not download LPIPS's VGG16 weights from {url} ({first_line(error)}); connect once, or "
             f"download the file elsewhere and put it at {path} or give its path"
         ) from error
     return path

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 LAMBDAS = (18.0, 9.32, 4.83, 2.5, 1.3, 0.67, 0.35, 0.18)
-"""Weights of the rate by level, for MSE on [-1, 1] plus LPIPS (POLC, ICME 2025)."""
+"""Weights of the rate by level, official, for MSE on [-1, 1] plus LPIPS (POLC, ICME 2025)."""
 
 MSE_WEIGHT = 0.01 * 127.5**2
 """Weight of the MSE on [-1, 1] where it is the whole distortion: lambda * bpp + 162.6 * MSE is, up to a
@@ -25,11 +25,11 @@ def mse_lambdas(levels: int) -> tuple[float, ...]:
     return tuple((0.01 / np.geomspace(*MSE_LAMBDAS_PRIME, levels)).tolist())
 
 
-def lambdas_of(perceptual: bool, levels: int) -> tuple[float, ...]:
-    """The table for `levels` levels: the official one, thinned or as it is, or `mse_lambdas`."""
-    if not perceptual:
-        return mse_lambdas(levels)
-    return tuple(float(np.interp(place, range(8), LAMBDAS)) for place in np.linspace(0, 7, levels))
+def official_lambdas(levels: int) -> tuple[float, ...]:
+    """`LAMBDAS` for `levels` levels: as they are for as many, else interpolated between the same ends."""
+    last = len(LAMBDAS) - 1
+    places = np.linspace(0, last, levels)
+    return tuple(float(np.interp(place, range(last + 1), LAMBDAS)) for place in places)
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,15 @@ class RateDistortion:
             all samples alike, 0.5 has every level's gradient count about alike.
     """
 
-    lambdas: Sequence[float] = LAMBDAS
+    lambdas: Sequence[float]
     mse_weight: float = 1.0
     perceptual_weight: float = 1.0
     balance: float = 0.0
+
+    @classmethod
+    def official(cls, levels: int) -> RateDistortion:
+        """The method's weights, for MSE and LPIPS."""
+        return cls(official_lambdas(levels))
 
     @classmethod
     def mse_only(cls, levels: int, balance: float = 0.5) -> RateDistortion:

@@ -1,4 +1,4 @@
-"""A run's folder: last.safetensors and best.safetensors to export, last.pt to go on from, log.jsonl."""
+"""A run's folder: last.safetensors and best.safetensors to export, last.pt to resume from, log.jsonl."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from polc_runtime.files.outputs import make_folder, write_file
 
 from .state import TrainingState, save_state
 
-STATE, LAST, BEST, LOG, SAMPLES = "last.pt", "last.safetensors", "best.safetensors", "log.jsonl", "samples"
+STATE, LAST, BEST = "last.pt", "last.safetensors", "best.safetensors"
 
 Write = Callable[[Path, nn.Module, int], None]
 """(path, learners, step): writes a checkpoint that `polc-export` reads."""
 
 
 def check_folder(folder: Path, resume: bool) -> None:
-    """Raises unless a run can be started, or gone on with, in a folder.
+    """Raises unless a run can be started, or resumed, in a folder.
 
     Raises:
         UsageError: the folder holds a run, and it is not to be resumed.
         CheckpointError: there is no run to resume.
     """
     if resume and not (folder / STATE).is_file():
-        raise CheckpointError(f"{folder} holds no run to go on with ({STATE} is missing)")
+        raise CheckpointError(f"{folder} holds no run to resume ({STATE} is missing)")
     if not resume and (folder / STATE).exists():
-        raise UsageError(f"{folder} holds a run already: go on with --checkpoint {folder}, or choose --tag")
+        raise UsageError(f"{folder} already holds a run: resume it, or choose another folder")
 
 
 class RunFolder:
@@ -42,27 +42,16 @@ class RunFolder:
 
     def __init__(self, folder: Path, write: Write) -> None:
         self.folder, self.write = folder, write
+        self.state = folder / STATE
         make_folder(folder)
-
-    @property
-    def state(self) -> Path:
-        """The training state."""
-        return self.folder / STATE
-
-    @property
-    def log(self) -> Path:
-        """The JSON-lines log."""
-        return self.folder / LOG
-
-    @property
-    def samples(self) -> Path:
-        """Folder of sample pictures."""
-        return self.folder / SAMPLES
 
     def keep(
         self, state: TrainingState, learners: nn.Module, best: bool, random_states: list[dict[str, Any]]
     ) -> None:
-        """Keeps the state and the weights; each file is replaced whole or not at all."""
+        """Writes the state, and the learners' weights as the last and, if they are, as the best.
+
+        Each file is replaced whole or not at all.
+        """
         self.write(self.folder / LAST, learners, state.progress.step)
         if best:
             write_file(self.folder / BEST, (self.folder / LAST).read_bytes(), force=True)

@@ -1,14 +1,12 @@
-"""The state of a run on disk: everything that going on exactly where it stopped needs."""
+"""The state of a run on disk: everything that it takes to resume exactly where it stopped."""
 
 from __future__ import annotations
 
 import io
-import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 
@@ -27,18 +25,20 @@ class Progress:
 
     Attributes:
         step: optimiser steps done.
+        validated: the step of the last validation.
         best: the best validation loss so far, None before the first.
         records: of the log kept so far, so that a resumed log has no record twice.
     """
 
     step: int = 0
+    validated: int = 0
     best: float | None = None
     records: int = 0
 
 
 @dataclass
 class TrainingState:
-    """What a run consists of while it goes on.
+    """What a run consists of while it trains.
 
     Attributes:
         stage: what learns; its frozen parts are not kept.
@@ -56,14 +56,10 @@ class TrainingState:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of every random generator of this process, as tensors and plain numbers."""
-    name, keys, *rest = np.random.get_state()
-    version, words, gauss = random.getstate()
+    """The states of torch's global generators in this process, which all that is random draws from."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "python": [version, list(words), gauss],
     }
 
 
@@ -72,10 +68,6 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
 
 
 def save_state(path: Path, state: TrainingState, random_states: list[dict[str, Any]]) -> None:
@@ -101,7 +93,7 @@ def save_state(path: Path, state: TrainingState, random_states: list[dict[str, A
 
 
 def load_state(path: Path, state: TrainingState, rank: int = 0) -> None:
-    """Takes up a run's state, in place.
+    """Loads a run's state, in place.
 
     Raises:
         CheckpointError: the file is missing or damaged, or belongs to another run.
@@ -109,15 +101,16 @@ def load_state(path: Path, state: TrainingState, rank: int = 0) -> None:
     document = _read(path)
     settings = document["settings"]
     if other := sorted(key for key in state.settings if settings.get(key) != state.settings[key]):
-        told = ", ".join(f"{key} {settings.get(key)} there, {state.settings[key]} here" for key in other)
-        raise CheckpointError(f"{path} is the state of another run: {told}")
+        differences = (f"{key} {settings.get(key)} there, {state.settings[key]} here" for key in other)
+        raise CheckpointError(f"{path} is the state of another run: {', '.join(differences)}")
     try:
         state.stage.load_learned_state(document["stage"])
         for name, optimizer in state.optimizers.items():
             optimizer.load_state_dict(document["optimizers"][name])
         if state.average is not None:
             state.average.load_state_dict(document["average"])
-        state.progress = Progress(**document["progress"])
+        progress = document["progress"]
+        state.progress = Progress(**{"validated": progress["step"], **progress})  # older states lack it
         set_random_state(document["random"][rank])
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is the state of another run: {first_line(error)}") from None
@@ -128,7 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
         try:
             document = torch.load(stream, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever the unpickler and the zip reader raise
-            raise CheckpointError(f"{path} is no training state: {first_line(error)}") from None
+            raise CheckpointError(f"{path} is not a training state: {first_line(error)}") from None
     if not isinstance(document, dict) or document.get("version") != VERSION:
-        raise CheckpointError(f"{path} is no training state of version {VERSION}")
+        raise CheckpointError(f"{path} is not a training state of version {VERSION}")
     return document

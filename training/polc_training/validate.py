@@ -1,9 +1,9 @@
-"""Validation of a codec while it trains: every level, real bytes beside estimated bits, picture quality."""
+"""Validation of a codec while it trains: every level, real bytes beside estimated bits, image quality."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polc.backends.evaluation import evaluating
 from polc.backends.torch import TorchBackend
-from polc.checkpoint import PriorArrays
 from polc.families.tinylic.codec import Codec
-from polc.tables import make_tables
 from polc_runtime.bitstream.container import Header, quality_code
 from polc_runtime.codec.latent import LatentCoder
 from polc_runtime.metrics.distortion import PSNR, Metrics
@@ -46,11 +45,14 @@ RATES = ("bpp", "payload_bpp", "estimated_bpp")
 
 
 class RealCoder:
-    """Codes images for real with the PyTorch model: what its exported bundle would write."""
+    """Codes images for real with the PyTorch model: what its exported bundle would write.
+
+    The model keeps its attention kernels and its mode: only while it codes is it in evaluation mode.
+    """
 
     def __init__(self, codec: Codec) -> None:
-        self.codec = codec.eval()
-        tables = make_tables(PriorArrays.of(codec))
+        self.codec = codec
+        tables = codec.tables()
         self.coder = LatentCoder(TorchBackend(codec), tables, codec.plan)
 
     @torch.no_grad()
@@ -60,9 +62,10 @@ class RealCoder:
         offered = self.codec.plan.quality.min, self.codec.plan.quality.max
         device = self.codec.gain.device
         level = torch.tensor([quality], device=device)
-        y, z = self.codec.analyse(
-            torch.from_numpy(to_tensor(pad(pixels, self.codec.plan.pad))).to(device), level
-        )
+        image = torch.from_numpy(to_tensor(pad(pixels, self.codec.plan.pad))).to(device)
+        with evaluating(self.codec):
+            y, z = self.codec.analyse(image, level)
+            _, *likelihoods = self.codec.estimate(y, z, level)
         coded = self.coder.encode(y[0].cpu().numpy(), z[0].cpu().numpy(), quality)
         header = Header(bytes(8), bytes(4), width, height, quality_code(quality, *offered))
         size = len(coded.container(header).pack())
@@ -72,38 +75,20 @@ class RealCoder:
             level,
             bpp=size * per_pixel,
             payload_bpp=(len(coded.z or b"") + sum(map(len, coded.y))) * per_pixel,
-            estimated_bpp=self._estimated_bits(y, z, level) / (height * width),
+            estimated_bpp=float(sum(-p.double().log2().sum() for p in likelihoods)) / (height * width),
         )
 
     @torch.no_grad()
     def synthesise(self, coded: Coded, height: int, width: int) -> Pixels:
         """The reconstruction, uint8 [height,width,3]."""
-        image = self.codec.synthesise(coded.y_hat, coded.level).clamp(0, 1)
+        with evaluating(self.codec):
+            image = self.codec.synthesise(coded.y_hat, coded.level).clamp(0, 1)
         return from_tensor(image.cpu().numpy(), height, width)
-
-    def _estimated_bits(self, y: Tensor, z: Tensor, level: Tensor) -> float:
-        _, *likelihoods = self.codec.estimate(y, z, level)
-        return float(sum(-p.double().log2().sum() for p in likelihoods))
-
-
-@dataclass(frozen=True)
-class LevelResult:
-    """Means over the images at one level; `metrics` by name."""
-
-    quality: int
-    bpp: float
-    payload_bpp: float
-    estimated_bpp: float
-    metrics: dict[str, float | None]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-able data, flat."""
-        return {key: value for key, value in vars(self).items() if key != "metrics"} | self.metrics
 
 
 def validate_codec(
     codec: Codec, images: Sequence[Pixels], metrics: Metrics
-) -> tuple[list[LevelResult], list[list[Pixels]]]:
+) -> tuple[list[dict[str, Any]], list[list[Pixels]]]:
     """Codes every image at every level.
 
     Args:
@@ -112,22 +97,23 @@ def validate_codec(
         metrics: what to measure of the reconstructions.
 
     Returns:
-        A result a level, and the reconstructions by level, then image.
+        For each level its quality and the images' mean rates and metrics, by name; and the reconstructions by
+        level, then image.
     """
     coder = RealCoder(codec)
-    results, pictures = [], []
+    rows, decoded = [], []
     for quality in range(1, codec.config.levels + 1):
         coded = [coder.code(pixels, float(quality)) for pixels in images]
         made = [coder.synthesise(c, *x.shape[:2]) for x, c in zip(images, coded, strict=True)]
         measured = [metrics.measure(x, x_hat)[0] for x, x_hat in zip(images, made, strict=True)]
         found = {name: _mean([values[name] for values in measured]) for name in measured[-1]}
-        results.append(LevelResult(quality, **mean_rates(coded), metrics=found))
-        pictures.append(made)
-    return results, pictures
+        rows.append({"quality": quality, **mean_rates(coded), **found})
+        decoded.append(made)
+    return rows, decoded
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean over the pictures that a metric has a number for."""
+    """Mean over the images that a metric has a number for."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -137,9 +123,8 @@ def mean_rates(coded: Sequence[Coded]) -> dict[str, float]:
     return {rate: float(np.mean([getattr(c, rate) for c in coded])) for rate in RATES}
 
 
-def validation_loss(results: Sequence[LevelResult], weights: RateDistortion) -> float:
+def validation_loss(rows: Sequence[Mapping[str, Any]], weights: RateDistortion) -> float:
     """The rate-distortion loss of the levels' means, without the perceptual part."""
-    quality = torch.tensor([float(result.quality) for result in results])
-    bpp = torch.tensor([result.bpp for result in results])
-    mse = 4 * torch.tensor([10 ** (-(result.metrics[PSNR] or math.inf) / 10) for result in results])
+    quality, bpp = (torch.tensor([float(row[name]) for row in rows]) for name in ("quality", "bpp"))
+    mse = 4 * torch.tensor([10 ** (-(row[PSNR] or math.inf) / 10) for row in rows])
     return float(weights(quality, bpp, mse, None))

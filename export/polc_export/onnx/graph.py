@@ -13,8 +13,9 @@ import torch
 from onnxscript.values import Opset
 from torch.export import Dim
 
-from polc import set_attention_kernel
-from polc.graphs import GraphSpec
+from polc.attention import attention_kernel
+from polc.backends.evaluation import evaluating
+from polc.graphs import GraphSpec, sizes_of
 from polc_runtime.bundle import Axes
 from polc_runtime.errors import ExportError, first_line
 
@@ -42,11 +43,10 @@ def export_graph(spec: GraphSpec, opset: int, metadata: Mapping[str, str]) -> on
     register_schema()
     units = {name: Dim(name, max=1 << 12) for name in EXAMPLE_SIZES}
     shapes = tuple(_dynamic_axes(axes, units) for axes in spec.inputs.values())
-    set_attention_kernel(spec.module, "operator")
     try:
-        with torch.no_grad(), _quiet():
+        with evaluating(spec.module), attention_kernel("operator"), torch.no_grad(), _quiet():
             program = torch.onnx.export(
-                spec.module.eval(),
+                spec.module,
                 example_inputs(spec),
                 dynamo=True,
                 opset_version=opset,
@@ -58,8 +58,6 @@ def export_graph(spec: GraphSpec, opset: int, metadata: Mapping[str, str]) -> on
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         raise ExportError(f"{spec.name} could not be exported: {first_line(error)}") from error
-    finally:
-        set_attention_kernel(spec.module, "auto")
     assert program is not None
     model = program.model_proto
     _tidy(model, spec, metadata)
@@ -85,11 +83,7 @@ def _dynamic_axes(axes: Axes, units: Mapping[str, Any]) -> dict[int, Any]:
 
 
 def _example(name: str, axes: Axes) -> torch.Tensor:
-    sizes = []
-    for axis in axes:
-        factor, _, unit = str(axis).rpartition("*")
-        sizes.append(int(factor or 1) * EXAMPLE_SIZES[unit] if isinstance(axis, str) else axis)
-    return torch.rand(sizes) + (1 if name == "quality" else 0)
+    return torch.rand(sizes_of(axes, EXAMPLE_SIZES)) + (1 if name == "quality" else 0)
 
 
 def _tidy(model: onnx.ModelProto, spec: GraphSpec, metadata: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""TensorRT engines from a bundle's ONNX files, without torch or onnx; no GPU has built one yet."""
+"""TensorRT engines from a bundle's ONNX files, without torch or onnx."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Proves variants of graphs equal to the float32 ONNX files that they were derived from, in ONNX Runtime."""
+"""Proves derived formats of graphs equal to the float32 ONNX files they come from, in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from polc_runtime import Bundle, Codec
 from polc_runtime.backends import Backend, BackendBase, BackendOptions, FloatArray, make_backend
 from polc_runtime.backends.op_library import find_op_library
 from polc_runtime.bundle import TENSORRT_PLUGIN
-from polc_runtime.pictures.images import Pixels, pad, to_tensor
+from polc_runtime.pictures.images import Pixels, pad
 from polc_runtime.pictures.preprocess import normalise
 
+from ..checks import TOLERANCE, Checks, Report, crop, relative_error
 from ..formats import FP16, Added
 from ..onnx.attention_function import add_attention_function
-from .checks import TOLERANCE, Checks, Report, crop, relative_error
-from .codec import GraphRun, check_round_trip, run_graphs
+from .codec import check_round_trip
+from .runs import GraphRun, cases, record
 from .tasks import differing, fitting_cases, task_feeds
 
 HALF_TOLERANCE = 5e-2
@@ -40,31 +41,31 @@ depends on how coarse the quality is.
 MAX_PSNR = 100.0
 """What stands for the PSNR of equal pictures."""
 
-CASES = ((192, 256, 8.0), (320, 192, 2.5))
-"""Height, width and quality of each comparison."""
+CASES = ((192, 256, 1.0), (320, 192, 1.5 / 7))
+"""Size of each comparison, and where its quality lies in the range."""
 TASK_CASES = 2
 """How many latents each task is compared on."""
 
 
-def validate_variants(
+def validate_formats(
     bundle: Bundle, added: Sequence[Added], photo: Pixels, report: Report = lambda line: None
 ) -> Checks:
-    """Every check of the variants that were added to a bundle.
+    """Every check of the formats that were added to a bundle.
 
     Args:
         bundle: the bundle that holds them.
-        added: the variants.
+        added: what was derived.
         photo: uint8 [H,W,3].
-        report: called with a line for each kind of variant begun.
+        report: called with a line for each format begun.
     """
     checks = Checks()
     if not added:
         return checks
-    kinds = dict.fromkeys((variant.format, variant.precision) for variant in added)
+    kinds = dict.fromkeys((each.format, each.precision) for each in added)
     with Codec(bundle) as codec:
         runs = [
             *_codec_runs(codec, photo),
-            *_task_runs(codec, photo, [variant.graph for variant in added]),
+            *_task_runs(codec, photo, [each.graph for each in added]),
         ]
         for kind, precision in kinds:
             names = {v.graph for v in added if (v.format, v.precision) == (kind, precision)}
@@ -82,7 +83,7 @@ def validate_variants(
     return checks
 
 
-class VariantBackend(BackendBase):
+class DerivedBackend(BackendBase):
     """Runs the files of one of TensorRT's formats in ONNX Runtime, unoptimised, as a stand-in for TensorRT.
 
     The operator library serves attention nodes of float32, a body without subgraphs the others.
@@ -140,17 +141,16 @@ def psnr(found: FloatArray, expected: FloatArray) -> float:
 
 def _backend(bundle: Bundle, kind: str, precision: str) -> Backend:
     if kind:
-        return VariantBackend(bundle, kind, precision)
+        return DerivedBackend(bundle, kind, precision)
     return make_backend("onnxruntime", bundle, BackendOptions(precision))
 
 
 def _codec_runs(codec: Codec, photo: Pixels) -> Iterator[GraphRun]:
     """What every graph of the codec is fed in whole encodes and decodes, and what its ONNX file gives."""
-    tables = codec.latent_coder.tables
-    has_hyper_analysis = codec.bundle.manifest.has_graph("hyper_analysis")
-    for height, width, quality in CASES:
-        image = to_tensor(crop(photo, height, width))
-        yield from run_graphs(codec.backend, tables, codec.plan, image, quality, has_hyper_analysis)
+    names = [None, *(variant.name for variant in codec.bundle.manifest.variants)]
+    for height, width, quality in cases(codec.plan, CASES):
+        for name in names:
+            yield from record(codec, crop(photo, height, width), quality, name)
 
 
 def _task_runs(codec: Codec, photo: Pixels, names: Sequence[str]) -> Iterator[GraphRun]:
@@ -158,7 +158,7 @@ def _task_runs(codec: Codec, photo: Pixels, names: Sequence[str]) -> Iterator[Gr
     for task in codec.bundle.manifest.tasks:
         if not set(names) & {task.graph, task.pixels_graph}:
             continue
-        for height, width, quality in islice(fitting_cases(task.sizes), TASK_CASES):
+        for height, width, quality in islice(fitting_cases(task.sizes, codec.plan), TASK_CASES):
             latent = codec.decode(codec.compress(crop(photo, height, width), quality))
             feeds = {task.graph: task_feeds([latent])}
             if task.pixels_graph is not None:
@@ -169,7 +169,7 @@ def _task_runs(codec: Codec, photo: Pixels, names: Sequence[str]) -> Iterator[Gr
 
 
 def _compare(checks: Checks, run: GraphRun, found: Mapping[str, FloatArray], precision: str) -> None:
-    """One run of a variant with the same run of the float32 file."""
+    """One run of a derived file with the same run of the float32 file."""
     for name, expected in run.outputs.items():
         label = f"{run.graph}.{name}"
         if precision != FP16:
@@ -187,7 +187,7 @@ def _compare_codecs(checks: Checks, codec: Codec, tested: Backend, photo: Pixels
     """Whole files of the float16 graphs: decoded as encoded, and like those of the float32 graphs."""
     with Codec(codec.bundle, tested) as half:
         check_round_trip(checks, half, photo)
-        for height, width, quality in CASES:
+        for height, width, quality in cases(codec.plan, CASES):
             pixels = crop(photo, height, width)
             pictures = [each.reconstruct(pixels, quality) for each in (half, codec)]
             checks.add_least("reconstruction PSNR", psnr(*pictures), HALF_CODEC_PSNR, "dB")

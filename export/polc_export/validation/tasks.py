@@ -10,14 +10,14 @@ import numpy as np
 
 from polc_runtime import Bundle, Codec
 from polc_runtime.backends import Backend, FloatArray
-from polc_runtime.bitstream.geometry import LATENT_STRIDE, PAD_LEAST, PAD_MULTIPLE
+from polc_runtime.bitstream.plan import CodingPlan
 from polc_runtime.bundle import SizeRule, Task
 from polc_runtime.codec.latent import Decoded
 from polc_runtime.codec.predict import check_size
 from polc_runtime.pictures.images import Pixels, pad
 from polc_runtime.pictures.preprocess import normalise
 
-from .checks import TOLERANCE, Checks, Report, crop, named_checks, relative_error
+from ..checks import TOLERANCE, Checks, Report, crop, named_checks, relative_error
 
 if TYPE_CHECKING:
     import polc
@@ -30,7 +30,7 @@ CASES = ((256, 256, 1.0), (256, 256, 8.0), (192, 320, 3.0), (320, 192, 5.5))
 
 def validate_tasks(
     bundle: Bundle,
-    model: polc.Codec,
+    model: polc.CodecModel,
     tasks: Sequence[TaskExport],
     photo: Pixels,
     report: Report = lambda line: None,
@@ -57,7 +57,7 @@ def validate_tasks(
         for task in tasks:
             report(f"comparing the task {task.entry.name}")
             latents = []
-            for case in fitting_cases(task.entry.sizes):
+            for case in fitting_cases(task.entry.sizes, codec.plan):
                 check_size(task.entry, codec.plan, case[:2])
                 if case not in coded:
                     coded[case] = codec.decode(codec.compress(crop(photo, *case[:2]), case[2]))
@@ -74,14 +74,15 @@ def validate_tasks(
     return checks
 
 
-def fitting_cases(sizes: SizeRule) -> Iterator[tuple[int, int, float]]:
+def fitting_cases(sizes: SizeRule, plan: CodingPlan) -> Iterator[tuple[int, int, float]]:
     """`CASES` with heights and widths that a task and the codec take; all alike where only one fits."""
-    multiple = lcm(sizes.multiple * LATENT_STRIDE, PAD_MULTIPLE)
+    stride = plan.latent.stride
+    multiple = lcm(sizes.multiple * stride, plan.pad.multiple)
     for height, width, quality in CASES:
         if sizes.fixed is not None:
-            height, width = (side * LATENT_STRIDE for side in sizes.fixed)
+            height, width = (side * stride for side in sizes.fixed)
         else:
-            least = max(sizes.minimum * LATENT_STRIDE, PAD_LEAST)
+            least = max(sizes.minimum * stride, plan.pad.min)
             height, width = (-(-max(side, least) // multiple) * multiple for side in (height, width))
         yield height, width, quality
 

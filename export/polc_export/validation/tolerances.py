@@ -5,13 +5,14 @@ from __future__ import annotations
 import polc
 from polc.backends.torch import TorchBackend
 from polc_runtime import Bundle, Codec
-from polc_runtime.agreement.measure import Agreement
-from polc_runtime.agreement.unfixed import UnfixedOnnxRuntime
+from polc_runtime.agreement.cross_coding import CrossCoder
+from polc_runtime.agreement.tunable import TunableOnnxRuntime
 from polc_runtime.backends import BackendOptions
 from polc_runtime.bitstream.calibration import Tolerances
 from polc_runtime.pictures.images import Pixels
 
-from .checks import Checks, Report, crop
+from ..checks import Checks, Report, crop
+from .runs import cases
 
 MARGIN = 4.0
 """How many times the largest difference seen on one photo a tolerance is, at least."""
@@ -19,12 +20,12 @@ MARGIN = 4.0
 LIMIT = 2.0**-9
 """Largest difference of scales, relative to them, with which a bundle is still of use."""
 
-CASES = ((512, 512, 1.0), (512, 512, 4.5), (512, 512, 8.0))
-"""Height, width and quality of what is coded."""
+CASES = ((512, 512, 0.0), (512, 512, 0.5), (512, 512, 1.0))
+"""Size of what is coded, and where its quality lies in the range."""
 
 
 def measure_tolerances(
-    checks: Checks, bundle: Bundle, model: polc.Codec, photo: Pixels, report: Report
+    checks: Checks, bundle: Bundle, model: polc.CodecModel, photo: Pixels, report: Report
 ) -> Tolerances:
     """Codes a photo with ONNX Runtime and PyTorch, and compares their scales in every coding step.
 
@@ -36,22 +37,25 @@ def measure_tolerances(
         report: called with a line.
 
     Returns:
-        Tolerances at least `MARGIN` times the differences.
+        Tolerances at least `MARGIN` times the differences; the bundle's own for a codec without scales.
     """
+    plan = bundle.manifest.plan
+    if not plan.exact_graphs:
+        return bundle.manifest.tolerances
     report("comparing backends' scales, for the calibration of files")
     backends = (
         "onnxruntime",
-        UnfixedOnnxRuntime(bundle, BackendOptions(), "all", native=True),
+        TunableOnnxRuntime(bundle, BackendOptions(), "all", native=True),
         TorchBackend(model),
     )
     codecs = [Codec(bundle, backend) for backend in backends]
     try:
-        agreement = Agreement(codecs, bundle.manifest.tolerances, MARGIN)
-        for height, width, quality in CASES:
-            agreement.add(crop(photo, height, width), quality)
+        coder = CrossCoder(codecs, bundle.manifest.tolerances, MARGIN)
+        for height, width, quality in cases(plan, CASES):
+            coder.add(crop(photo, height, width), quality)
     finally:
         for codec in codecs:
             codec.close()
-    largest = max(found.scales.max() for found in agreement.qualities.values())
+    largest = max(max(found.scale_difference) for found in coder.qualities())
     checks.add("scales between backends", float(largest), LIMIT, "of the scale")
-    return agreement.proposed()
+    return coder.proposed()

@@ -39,7 +39,7 @@ class Block(nn.Module):
         head_dim: channels of one attention head.
         kernel_size: attention neighbourhood.
         mlp_ratio: hidden width of the MLP over dim.
-        levels: rows of the gamma tables.
+        levels: rows of the gamma tables; 0 for none, all factors being 1.
         drop_path_rate: stochastic depth in training.
         rel_pos_bias: as in `NeighborhoodAttention2d`.
     """
@@ -58,18 +58,22 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attn = NeighborhoodAttention2d(dim, head_dim, kernel_size, rel_pos_bias)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.gamma_1 = nn.Parameter(torch.ones(levels, dim))
-        self.gamma_2 = nn.Parameter(torch.ones(levels, dim))
+        self.levels = levels
+        if levels:
+            self.gamma_1 = nn.Parameter(torch.ones(levels, dim))
+            self.gamma_2 = nn.Parameter(torch.ones(levels, dim))
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Tensor, quality: Tensor) -> Tensor:
         """`x` [B,H,W,dim], `quality` [B] -> [B,H,W,dim]."""
-        for gamma, norm, branch in (
-            (self.gamma_1, self.norm1, self.attn),
-            (self.gamma_2, self.norm2, self.mlp),
+        for table, norm, branch in (
+            ("gamma_1", self.norm1, self.attn),
+            ("gamma_2", self.norm2, self.mlp),
         ):
-            factor = interpolate_levels(gamma, quality)[:, None, None, :]
-            x = x + drop_path(factor * branch(norm(x)), self.drop_path_rate, self.training)
+            change = branch(norm(x))
+            if self.levels:
+                change = interpolate_levels(getattr(self, table), quality)[:, None, None, :] * change
+            x = x + drop_path(change, self.drop_path_rate, self.training)
         return x
 
 

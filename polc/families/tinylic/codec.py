@@ -1,4 +1,4 @@
-"""The TinyLIC-VR codec: transforms, gains, entropy models and the evaluation and training paths over them."""
+"""The TinyLIC and POLC codec: transforms, gains, entropy models, and the evaluation and training paths."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from polc_runtime.bitstream.schedule import Step
+from polc_runtime.bitstream.tables import EntropyTables
 from polc_runtime.bundle.plan import nine_step_plan
 
 from ...entropy import FactorizedPrior, gaussian_conditional, round_straight_through
+from ...graphs import GraphSpec
+from ...model import FIXED_QUALITY, CodecModel
+from ...tables import make_tables
 from .context import ContextModel, gather, scatter
+from .graphs import codec_graphs
+from .keymap import official_masks, to_official
 from .levels import interpolate_levels
 from .presets import ModelConfig
 from .transforms import make_transforms
@@ -39,47 +45,76 @@ class CodecOutput:
         return torch.stack([-p.log2().flatten(1).sum(1) for p in both]).sum(0)
 
 
-class Codec(nn.Module):
-    """Variable-rate learned image codec with neighbourhood attention and a nine-step context model.
+class TinyLicCodec(CodecModel):
+    """Learned image codec with neighbourhood attention and a nine-step context model: TinyLIC, POLC.
 
-    Every method takes a `quality` tensor, float32 [B], 1..levels, real-valued; a batch may mix qualities.
-    Images are [B,3,H,W] in 0..1 with H and W multiples of 64.
+    Every method takes a `quality` tensor, float32 [B], 1..levels, real-valued; a batch may mix qualities. A
+    model without levels has one rate, and ignores it. Images are [B,3,H,W] in 0..1 with H and W multiples of
+    64.
     """
+
+    family = "tinylic"
+    decoding = ("InverseHyperGain", "h_s", "sc_transform_", "cc_transforms.", "entropy_parameters_")
+    config: ModelConfig
+    gain: nn.Parameter
+    inverse_gain: nn.Parameter
+    hyper_gain: nn.Parameter
+    inverse_hyper_gain: nn.Parameter
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.plan = nine_step_plan(config.to_dict(), (1.0, float(config.levels)))
+        qualities = (1.0, float(config.levels)) if config.levels else (FIXED_QUALITY, FIXED_QUALITY)
+        self.plan = nine_step_plan(config.to_dict(), qualities)
         self.g_a, self.h_a, self.h_s, self.g_s = make_transforms(config)
-        latent, hyper = (config.levels, config.latent_channels), (config.levels, config.hyper_dim)
-        self.gain = nn.Parameter(torch.ones(latent))
-        self.inverse_gain = nn.Parameter(torch.ones(latent))
-        self.hyper_gain = nn.Parameter(torch.ones(hyper))
-        self.inverse_hyper_gain = nn.Parameter(torch.ones(hyper))
+        if config.levels:
+            latent, hyper = (config.levels, config.latent_channels), (config.levels, config.hyper_dim)
+            self.gain = nn.Parameter(torch.ones(latent))
+            self.inverse_gain = nn.Parameter(torch.ones(latent))
+            self.hyper_gain = nn.Parameter(torch.ones(hyper))
+            self.inverse_hyper_gain = nn.Parameter(torch.ones(hyper))
         self.context = ContextModel(config)
         self.prior = FactorizedPrior(config.hyper_dim)
         self.gaussian = gaussian_conditional()
 
-    @staticmethod
-    def _scaled(x: Tensor, table: Tensor, quality: Tensor) -> Tensor:
-        return x * interpolate_levels(table, quality)[:, :, None, None]
+    def graphs(self) -> dict[str, GraphSpec]:
+        """See `CodecModel.graphs`."""
+        return codec_graphs(self)
+
+    def tables(self) -> EntropyTables:
+        """Coding tables, made in float64: the same on every machine."""
+        return make_tables(self.prior.arrays())
+
+    def official_weights(self) -> dict[str, Tensor]:
+        """See `CodecModel.official_weights`."""
+        return to_official(dict(self.named_parameters()))
+
+    def official_constants(self) -> dict[str, Tensor]:
+        """The 0/1 masks of the spatial context."""
+        return official_masks(self.context)
+
+    def _scaled(self, x: Tensor, table: str, quality: Tensor) -> Tensor:
+        """`x` [B,C,h,w] times the factors of the named level table; as it is for a model of one rate."""
+        if not self.config.levels:
+            return x
+        return x * interpolate_levels(getattr(self, table), quality)[:, :, None, None]
 
     def analyse(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Latent y [B,M,H/16,W/16] and hyper-latent z [B,N',H/64,W/64] of an image."""
-        y = self._scaled(self.g_a(image, quality), self.gain, quality)
+        y = self._scaled(self.g_a(image, quality), "gain", quality)
         return y, self.hyper_analyse(y, quality)
 
     def hyper_analyse(self, y: Tensor, quality: Tensor) -> Tensor:
         """Hyper-latent z [B,N',H/64,W/64] of a latent."""
-        return self._scaled(self.h_a(y, quality), self.hyper_gain, quality)
+        return self._scaled(self.h_a(y, quality), "hyper_gain", quality)
 
     def hyper_synthesise(self, z_hat: Tensor, quality: Tensor) -> Tensor:
         """`params` [B,2M,H/16,W/16] of a decoded hyper-latent."""
-        return self.h_s(self._scaled(z_hat, self.inverse_hyper_gain, quality), quality)
+        return self.h_s(self._scaled(z_hat, "inverse_hyper_gain", quality), quality)
 
     def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         """Image [B,3,H,W] of a decoded latent, not clamped."""
-        return self.g_s(self._scaled(y_hat, self.inverse_gain, quality), quality)
+        return self.g_s(self._scaled(y_hat, "inverse_gain", quality), quality)
 
     def forward(self, image: Tensor, quality: Tensor, reconstruct: bool = True) -> CodecOutput:
         """Codes an image without writing bits.
@@ -122,3 +157,6 @@ class Codec(nn.Module):
 
         y_hat = self.context(params, code, y)
         return y_hat, likelihoods, z_likelihoods
+
+
+Codec = TinyLicCodec  # the name that training imports

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...entropy import OFFICIAL_PRIOR, official_prior_key
+from ...weights import COUNTER, fill, refuse_unknown
 from .context import ContextModel
 
 GAINS = {
@@ -16,6 +18,7 @@ GAINS = {
     "hyper_gain": "HyperGain",
     "inverse_hyper_gain": "InverseHyperGain",
 }
+PRIOR = "prior."
 SPATIAL_STEPS = tuple(ContextModel.SPATIAL_KERNELS)
 QKV = ("q", "k", "v")
 
@@ -27,7 +30,6 @@ TASK_PREFIXES = {
 """Beginnings of a task model's names, ours and official; the vision model's own names follow."""
 
 _STAGE = re.compile(r"(g_a|h_a|h_s|g_s)\.(\d+)\.(conv|blocks)\.(.+)")
-_PRIOR = re.compile(r"prior\.(matrices|biases|factors)\.(\d+)")
 _CONTEXT = re.compile(r"context\.(channel|entropy|spatial)\.(\d+)\.(.+)")
 _QKV = re.compile(r"(?<=\.attn\.)([qkv])(?=\.(?:weight|bias)$)")
 
@@ -36,11 +38,8 @@ def official_key(key: str) -> str:
     """Official name of the tensor that holds our parameter `key` (q, k and v share one)."""
     if key in GAINS:
         return GAINS[key]
-    if key == "prior.quantiles":
-        return "entropy_bottleneck.quantiles"
-    if match := _PRIOR.fullmatch(key):
-        singular = {"matrices": "_matrix", "biases": "_bias", "factors": "_factor"}[match[1]]
-        return f"entropy_bottleneck.{singular}{match[2]}"
+    if key.startswith(PRIOR):
+        return OFFICIAL_PRIOR + official_prior_key(key.removeprefix(PRIOR))
     if match := _CONTEXT.fullmatch(key):
         kind, index, rest = match[1], int(match[2]), match[3]
         if kind == "channel":
@@ -96,11 +95,32 @@ def from_official(official: Mapping[str, Tensor], keys: Iterable[str]) -> dict[s
     return state
 
 
-def modern_prior_keys(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the factorised prior's keys of newer compressai (`matrices.0`) to the official `_matrix0`."""
+def official_masks(context: ContextModel) -> dict[str, Tensor]:
+    """The 0/1 masks of the spatial context, which official checkpoints store beside the weights."""
     return {
-        official_key(key.replace("entropy_bottleneck", "prior", 1))
-        if _PRIOR.fullmatch(key.replace("entropy_bottleneck", "prior", 1))
-        else key: value
-        for key, value in official.items()
+        official_key(f"context.spatial.{name}.weight").replace(".weight", ".mask"): (
+            context.spatial_net(int(name)).mask.expand_as(context.spatial_net(int(name)).weight)
+        )
+        for name in context.spatial
     }
+
+
+def fill_official(
+    module: nn.Module,
+    expected: Mapping[str, Tensor],
+    official: Mapping[str, Tensor],
+    constants: tuple[str, ...] = (COUNTER,),
+) -> None:
+    """As `polc.weights.fill`, from tensors under official names.
+
+    Args:
+        module: what to fill.
+        expected: its weights, by our names.
+        official: what to put there; names that end like `constants` are passed over.
+        constants: see there.
+
+    Raises:
+        CheckpointError: as `fill`.
+    """
+    refuse_unknown(official, {official_key(key) for key in expected}, constants)
+    fill(module, expected, from_official(official, expected), official_key)

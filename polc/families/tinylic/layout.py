@@ -11,9 +11,11 @@ from polc_runtime.bitstream.schedule import group_sizes
 from polc_runtime.errors import CheckpointError
 
 from .context import entropy_widths
+from .keymap import GAINS
 from .presets import ModelConfig
 
-_BLOCK = re.compile(r"(g_a|g_s|h_a|h_s)(\d+)\.residual_group\.blocks\.(\d+)\.")
+BLOCK = re.compile(r"(g_a|g_s|h_a|h_s)(\d+)\.residual_group\.blocks\.(\d+)\.")
+"""Beginning of the names of one attention block's tensors."""
 
 
 def infer_config(official: Mapping[str, Tensor]) -> ModelConfig:
@@ -22,9 +24,7 @@ def infer_config(official: Mapping[str, Tensor]) -> ModelConfig:
     Raises:
         CheckpointError: a tensor that tells a dimension is missing, or a relative position bias is.
     """
-    blocks = sorted({match[0] for key in official if (match := _BLOCK.match(key))})
-    if not blocks:
-        raise CheckpointError("no attention blocks (g_a1.residual_group.blocks.0...): this is no POLC codec")
+    blocks = sorted({match[0] for key in official if (match := BLOCK.match(key))})
     if missing := [block + "attn.rpb" for block in blocks if block + "attn.rpb" not in official]:
         raise CheckpointError(
             f"{len(missing)} relative position biases are missing ({missing[0]}, ...): the model was saved "
@@ -47,7 +47,7 @@ def infer_config(official: Mapping[str, Tensor]) -> ModelConfig:
         kernel_size=(int(first.shape[1]) + 1) // 2,
         hyper_kernel_size=(int(hyper.shape[1]) + 1) // 2,
         mlp_ratio=fc1.shape[0] / fc1.shape[1],
-        levels=int(_get(official, "Gain").shape[0]),
+        levels=int(_get(official, "Gain").shape[0]) if has_levels(official) else 0,
         context_width=_width(official, "cc_transforms.{}.0.weight", range(4), list(groups)),
         entropy_width=_width(
             official,
@@ -61,6 +61,11 @@ def infer_config(official: Mapping[str, Tensor]) -> ModelConfig:
     except ValueError as error:
         raise CheckpointError(f"the shapes make no model: {error}") from None
     return config
+
+
+def has_levels(official: Mapping[str, Tensor]) -> bool:
+    """Whether any level table is there: POLC has them, TinyLIC does not."""
+    return any(key in GAINS.values() or key.endswith((".gamma_1", ".gamma_2")) for key in official)
 
 
 def _get(official: Mapping[str, Tensor], key: str) -> Tensor:

@@ -24,7 +24,7 @@ class ModelConfig:
         kernel_size: neighbourhood of the analysis and synthesis attention, odd.
         hyper_kernel_size: neighbourhood of the hyper networks' attention, odd.
         mlp_ratio: hidden width of the MLP over the block's channels.
-        levels: quality levels; quality is real, 1..levels.
+        levels: quality levels; quality is real, 1..levels. 0 for a model of one rate: TinyLIC.
         context_width: hidden width of the channel-context nets; None for the group's own channel count.
         entropy_width: hidden width of the entropy-parameter nets; None for the official rule.
         drop_path: largest stochastic-depth rate; it rises linearly from 0 with depth.
@@ -98,8 +98,8 @@ class ModelConfig:
         kernels = (self.kernel_size, self.hyper_kernel_size)
         if not all(type(k) is int and k % 2 and 1 <= k <= MAX_KERNEL for k in kernels):
             raise ValueError(f"attention kernel sizes must be odd, from 1 to {MAX_KERNEL}")
-        if type(self.levels) is not int or not 2 <= self.levels <= 8:
-            raise ValueError(f"expected 2 to 8 quality levels, got {self.levels}")
+        if type(self.levels) is not int or self.levels not in (0, *range(2, 9)):
+            raise ValueError(f"expected 2 to 8 quality levels, or 0 for one rate, got {self.levels}")
         group_sizes(self.latent_channels)
 
 

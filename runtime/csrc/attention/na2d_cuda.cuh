@@ -1,10 +1,10 @@
 // Two-dimensional neighbourhood attention on CUDA devices: one kernel for every host (TensorRT, ONNX Runtime, PyTorch),
 // forward only.
 //
-// NOT YET RUN ON A GPU. It compiles for sm_80, sm_90 and PTX, and the same source was run on the CPU, the threads of a
-// block as fibers, with barriers, copies and the instructions of a warp emulated, and their accesses to memory watched
-// for races (tests/runtime/csrc/na2d_cuda_emulation.h). A device's own behaviour and speed are unproven; docs/cuda.md
-// has what can be computed of the speed.
+// It compiles for sm_80, sm_90 and PTX. The tests run the same source on the CPU, the threads of a block as fibers, with
+// barriers, copies and the instructions of a warp emulated, and every access to memory watched for races
+// (tests/runtime/csrc/na2d_cuda_emulation.h). docs/status.md says what has run on a device, docs/cuda.md what can be
+// computed of the speed.
 //
 // For q, k, v [batch, height, width, heads, dim], contiguous float or half, dim 16, 32 or 64: along an axis of length
 // L, query i attends to keys start .. start + kernel - 1, start = clamp(i - kernel / 2, 0, L - kernel) (every key where

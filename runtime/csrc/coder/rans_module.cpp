@@ -1,9 +1,10 @@
-// Python module polc_runtime._rans: the coder of rans.h on numpy arrays, with the GIL released.
-// polc_runtime/bitstream/rans.py is the one that calls it and turns RansError into BitstreamError.
+// Python module polc_runtime._rans: the coder of rans.h and the solver of ribbon.h on numpy arrays, with the GIL
+// released. polc_runtime/bitstream/rans.py and retrieval.py call it; RansError becomes BitstreamError there.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
 #include "rans.h"
+#include "ribbon.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -15,6 +16,8 @@ namespace {
 
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Matrix = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Words = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using MutableInts = nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 void make_tables(Tables* self, const Matrix& cdf, const Ints& lengths, const Ints& offsets) {
@@ -39,6 +42,18 @@ void decode(Decoder& decoder, const Ints& indexes, const MutableInts& out) {
   decoder.decode(indexes.data(), indexes.shape(0), out.data());
 }
 
+nb::object solve(const Words& starts, const Words& masks, const Bytes& sides, size_t size) {
+  const size_t count = starts.shape(0);
+  if (masks.shape(0) != count || sides.shape(0) != count) throw Error("there are not as many masks as starts");
+  std::vector<uint8_t> solution(size);
+  bool solved;
+  {
+    nb::gil_scoped_release release;
+    solved = polc::ribbon::solve(starts.data(), masks.data(), sides.data(), count, size, solution.data());
+  }
+  return solved ? nb::object(nb::bytes(solution.data(), size)) : nb::none();
+}
+
 }  // namespace
 
 NB_MODULE(_rans, m) {
@@ -57,4 +72,6 @@ NB_MODULE(_rans, m) {
       .def("finish", &Decoder::finish, "Raise RansError unless the stream is wholly and exactly used up.");
   m.def("encode", &encode, "tables"_a, "symbols"_a.noconvert(), "indexes"_a.noconvert(),
         "One stream of `symbols`, each coded with the table row of `indexes`.");
+  m.def("solve", &solve, "starts"_a.noconvert(), "masks"_a.noconvert(), "sides"_a.noconvert(), "size"_a,
+        "The `size` bytes that satisfy a calibration's equations, ordered by start; None where none do.");
 }

@@ -1,244 +1,180 @@
-"""Codes pictures with each of several backends and decodes them with all: differences, losses, costs."""
+"""`agreement`: how far several ways to run one model agree, and which files that costs."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..backends import Backend, FloatArray
-from ..backends.wrapper import BackendWrapper
-from ..bitstream.calibration import (
-    LARGEST_EXPONENT,
-    LEAST_EXPONENT,
-    Calibration,
-    Decisions,
-    Edges,
-    Exponents,
-    Rows,
-    Tolerances,
-)
-from ..bitstream.container import Container, Header, quality_code
+from ..backends.facts import machine_facts, tool_facts
+from ..bitstream.calibration import LARGEST_EXPONENT, LEAST_EXPONENT, Tolerances
+from ..bundle import Bundle
 from ..codec import Codec
-from ..codec.latent import LatentCoder
-from ..errors import BitstreamError
-from ..pictures.images import Pixels, pad
-from .settings import NoisyBackend
+from ..errors import FAILURES, BackendUnavailable, UsageError
+from ..pictures.listing import ImageItem, ImageLike, LeftOut, NothingMeasured, find_images
+from ..trace import OnProgress, Steps
+from .cross_coding import CrossCoder, QualityAgreement
+from .settings import Setting
 
-SAME = 0.25
-"""Latents with the same symbols differ by what their means do, other symbols by about 1 or more."""
+SETTINGS = (
+    "onnxruntime:threads=1",
+    "onnxruntime:threads=2",
+    "onnxruntime:threads=1,optimisation=off",
+    "onnxruntime:threads=2,optimisation=off",
+    "onnxruntime:threads=1,optimisation=all",
+    "onnxruntime:threads=2,optimisation=all",
+    "onnxruntime:threads=1,optimisation=all,exact-attention=native",
+)
+"""Ways to run a bundle that are compared unless others are named."""
 
-_REFERENCE = 0
-
-
-class Recorder(BackendWrapper):
-    """Another backend, which keeps what the context graphs gave.
-
-    Attributes:
-        scales: of the coding steps since `forget`, each float32 [n].
-        means: likewise.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        super().__init__(backend)
-        self.scales: list[FloatArray] = []
-        self.means: list[FloatArray] = []
-
-    def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """See `Backend.run`."""
-        outputs = self.backend.run(graph, inputs)
-        if "scales" in outputs:
-            self.scales.append(outputs["scales"].ravel())
-            self.means.append(outputs["means"].ravel())
-        return outputs
-
-    def forget(self) -> None:
-        """Drops what was kept."""
-        self.scales, self.means = [], []
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-
-
-class Agreement:
-    """Counts, over pictures and qualities, how far codecs of one bundle agree.
-
-    Args:
-        codecs: one for each way to run the model; the first analyses the pictures for all.
-        tolerances: to calibrate for.
-        margin: how many times the largest difference a proposed tolerance is, at least.
-    """
-
-    def __init__(self, codecs: Sequence[Codec], tolerances: Tolerances, margin: float) -> None:
-        self.codec = codecs[_REFERENCE]
-        self.tolerances = tolerances
-        self.margin = margin
-        self.files = 0
-        tables, plan = self.codec.latent_coder.tables, self.codec.plan
-        self.steps = len(plan.steps)
-        self.least_scale = float(tables.scale_table[0])
-        self.recorders = [Recorder(codec.backend) for codec in codecs]
-        self.coders = [LatentCoder(recorder, tables, plan, tolerances) for recorder in self.recorders]
-        self.quiet = [i for i, codec in enumerate(codecs) if not isinstance(codec.backend, NoisyBackend)]
-        count = len(codecs)
-        self.lost = {calibrated: np.zeros((count, count), np.int64) for calibrated in (False, True)}
-        self.qualities: dict[float, _AtQuality] = {}
-
-    def add(self, pixels: Pixels, quality: float) -> str:
-        """Codes a picture with every codec and decodes it with all.
-
-        Args:
-            pixels: uint8 [H,W,3].
-            quality: to code at.
-
-        Returns:
-            What was found, in words.
-        """
-        manifest = self.codec.bundle.manifest
-        height, width = pixels.shape[:2]
-        code = quality_code(quality, *manifest.quality_range)
-        header = Header(manifest.fingerprint[:8], manifest.codec_id[:4], width, height, code)
-        y, z = self.codec.networks.analyse(pad(pixels, self.codec.plan.pad), header.quality)
-        encoded = [coder.encode(y, z, header.quality) for coder in self.coders]
-        before = {calibrated: int(lost.sum()) for calibrated, lost in self.lost.items()}
-        at_quality = self.qualities.setdefault(header.quality, _AtQuality(len(self.coders), self.steps))
-        known: dict[bytes, dict[bool, list[bool]]] = {}  # equal files decode equally, and are decoded once
-        for index, found in enumerate(encoded):
-            container = found.container(header)
-            data = container.pack()
-            if data not in known:
-                known[data] = self._lost_by(
-                    container, found.y_hat, at_quality if index == _REFERENCE else None
-                )
-            for calibrated, lost in self.lost.items():
-                lost[index] += known[data][calibrated]
-        at_quality.costs.append(_cost(encoded[_REFERENCE].container(header)))
-        self.files += 1
-        now = {calibrated: int(lost.sum()) - before[calibrated] for calibrated, lost in self.lost.items()}
-        pairs = len(self.coders) ** 2
-        return f"of {pairs} decodings {now[False]} lost without calibration, {now[True]} with it"
-
-    def proposed(self) -> Tolerances:
-        """For each quality, the least tolerances that keep the margin."""
-        rows = ((quality, found.proposed(self.margin)) for quality, found in sorted(self.qualities.items()))
-        return Tolerances(tuple(rows))
-
-    def document(self) -> dict[str, Any]:
-        """What was found, as JSON-able data."""
-        return {
-            "files_of_each": self.files,
-            "lost": self.lost[True].tolist(),
-            "lost_without_calibration": self.lost[False].tolist(),
-            "margin": self.margin,
-            "proposed_tolerances": self.proposed().to_list(),
-            "qualities": [
-                {"quality": quality, "exponents": list(self.tolerances.at(quality)), **found.document()}
-                for quality, found in sorted(self.qualities.items())
-            ],
-        }
-
-    def _lost_by(
-        self, container: Container, y_hat: FloatArray, at_quality: _AtQuality | None
-    ) -> dict[bool, list[bool]]:
-        """For each decoder, whether it loses a file with its calibration, and without.
-
-        Where the calibration changes no row, both are one computation, which is done once.
-        """
-        assert container.calibration is not None
-        lost, changed = [], []
-        for coder in self.coders:
-            watched = _Watched(**vars(container.calibration))
-            lost.append(not self._decodes(coder, replace(container, calibration=watched), y_hat))
-            changed.append(bool(watched.changed))
-        if at_quality is not None:
-            self._add_differences(at_quality)
-        bare = replace(container, calibration=None)
-        without = [
-            not self._decodes(coder, bare, y_hat) if differs else found
-            for coder, differs, found in zip(self.coders, changed, lost, strict=True)
-        ]
-        return {True: lost, False: without}
-
-    def _decodes(self, coder: LatentCoder, container: Container, y_hat: FloatArray) -> bool:
-        recorder = coder.backend
-        assert isinstance(recorder, Recorder)
-        recorder.forget()
-        try:
-            found = coder.decode(container)
-        except BitstreamError:
-            return False
-        return bool(np.abs(found - y_hat).max() < SAME)
-
-    def _add_differences(self, found: _AtQuality) -> None:
-        """Takes the differences between all decoders of one file; those that lost it are left out."""
-        whole = [i for i in self.quiet if len(self.recorders[i].scales) == self.steps]
-        for step in range(self.steps):
-            first = self.recorders[_REFERENCE].scales[step]
-            matters = first > 0.9 * self.least_scale  # below the table nothing is decided
-            unit = np.maximum(first, self.least_scale)
-            scales = np.stack([self.recorders[i].scales[step] for i in whole])
-            means = np.stack([self.recorders[i].means[step] for i in whole])
-            spread = (np.ptp(scales, axis=0) / unit).max(initial=0, where=matters)
-            found.scales[step] = max(found.scales[step], spread)
-            found.means[step] = max(found.means[step], np.ptp(means, axis=0).max(initial=0))
-            for row, i in zip(scales, whole, strict=True):
-                apart = (np.abs(row - first) / unit).max(initial=0, where=matters)
-                found.from_first[i, step] = max(found.from_first[i, step], apart)
+TORCH_SETTINGS = ("torch:threads=1", "torch:threads=2", "torch:threads=1,precision=fp64,noise=0.5")
+"""More of them, where there is a checkpoint."""
 
 
 @dataclass(frozen=True)
-class _Watched(Calibration):
-    """A calibration that notes the steps in which it changed a row."""
-
-    changed: list[int] = field(default_factory=list)
-
-    def correct(self, own: Decisions, edges: Edges) -> Rows:
-        """See `Calibration.correct`."""
-        rows = super().correct(own, edges)
-        if (rows != own.rows).any():
-            self.changed.append(own.step)
-        return rows
-
-
-class _AtQuality:
-    """What was found at one quality, with so many ways to run the model.
+class Agreement:
+    """How far several ways to run a model agree.
 
     Attributes:
-        scales: largest difference between any two, relative to the scale, by coding step.
-        means: largest difference of the means.
-        from_first: difference of the scales from the first way's, by way and step.
-        costs: of each file, the bytes that the calibration adds, and those of the file without.
+        bundle: its name.
+        settings: each way to run it, as text and as its backend describes itself.
+        files_of_each: files that each way coded; each was decoded with all.
+        lost: files that were lost, by encoder and decoder, in the order of `settings`.
+        lost_without_calibration: the same, with the files' calibration left out.
+        margin: how many times the largest difference the proposed tolerances are, at least.
+        proposed_tolerances: for the bundle's manifest.
+        qualities: differences and costs at each quality.
+        failures: images that were left out.
+        tools: versions of what measured.
+        machine: the processor.
     """
 
-    def __init__(self, count: int, steps: int) -> None:
-        self.scales = np.zeros(steps)
-        self.means = np.zeros(steps)
-        self.from_first = np.zeros((count, steps))
-        self.costs: list[tuple[int, int]] = []
+    bundle: str
+    settings: tuple[dict[str, Any], ...]
+    files_of_each: int
+    lost: list[list[int]]
+    lost_without_calibration: list[list[int]]
+    margin: float
+    proposed_tolerances: Tolerances
+    qualities: tuple[QualityAgreement, ...]
+    failures: tuple[LeftOut, ...]
+    tools: dict[str, Any]
+    machine: dict[str, Any]
 
-    def proposed(self, margin: float) -> Exponents:
-        """Of each coding step, the largest exponent whose tolerance keeps the margin."""
-        largest = np.maximum(self.scales * margin, 2.0**-LARGEST_EXPONENT)
-        return tuple(max(math.floor(-math.log2(value)), LEAST_EXPONENT) for value in largest)
-
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""
-        added, sizes = np.array(self.costs, np.float64).T
         return {
-            "scale_difference": self.scales.tolist(),
-            "scale_difference_from_first": self.from_first.tolist(),
-            "mean_difference": self.means.tolist(),
-            "calibration_bytes": float(added.mean()),
-            "calibration_share": float(added.sum() / sizes.sum()),
-            "mean_calibration_share": float((added / sizes).mean()),
-            "largest_calibration_share": float((added / sizes).max()),
+            "command": "agreement",
+            **vars(self),
+            "proposed_tolerances": self.proposed_tolerances.to_list(),
+            "qualities": [asdict(each) for each in self.qualities],
+            "failures": [each.to_dict() for each in self.failures],
         }
 
 
-def _cost(container: Container) -> tuple[int, int]:
-    """Bytes that the calibration adds to a file, and those of the file without."""
-    without = len(replace(container, calibration=None).pack())
-    return len(container.pack()) - without, without
+def agreement(
+    bundle: Bundle | str | Path | None,
+    images: ImageLike | Sequence[ImageLike],
+    settings: Sequence[str] = (),
+    qualities: Sequence[float] = (1.0, 4.5, 8.0),
+    margin: float = 4.0,
+    exponents: Sequence[int] | None = None,
+    checkpoint: Path | None = None,
+    recursive: bool = False,
+    progress: OnProgress | None = None,
+) -> Agreement:
+    """Measures how far ways to run a model agree: every image is encoded with each, and decoded with all.
+
+    Files are decoded twice, with their calibration and without; those that do not give the encoder's symbols
+    are counted as lost. The differences between the scales are what a calibration must tolerate.
+
+    >>> import numpy as np
+    >>> from polc_runtime.agreement import agreement
+    >>> image = np.add.outer(np.arange(64), np.arange(96))[..., None].repeat(3, 2).astype(np.uint8)
+    >>> found = agreement("nano", [image], ["onnxruntime:threads=1", "onnxruntime:threads=2"], [4])
+    >>> found.files_of_each, found.lost
+    (1, [[0, 0], [0, 0]])
+
+    Args:
+        bundle: the model: a bundle, its folder, or the name of a packaged one; None for `$POLC_BUNDLE`, else
+            `nano`.
+        images: image files, folders of them, or uint8 [H,W,3] arrays.
+        settings: ways to run the model, see `Setting.parse`; the first also runs the analysis. Empty for
+            `SETTINGS` and, with a checkpoint, `TORCH_SETTINGS`.
+        qualities: to code at.
+        margin: how many times the largest difference the proposed tolerance is, at least.
+        exponents: calibrate for tolerances of 2^-N, one for all coding steps or one for each; None for the
+            bundle's.
+        checkpoint: the bundle's, for settings of the backend torch.
+        recursive: search the sub-folders of folders too.
+        progress: receives a report after each image and quality.
+
+    Raises:
+        UsageError: a setting or an exponent is wrong, or a folder has no images.
+        BackendUnavailable: a setting cannot run here; the message names it.
+        NothingMeasured: no image could be coded.
+    """
+    texts = settings or (SETTINGS + (TORCH_SETTINGS if checkpoint else ()))
+    parsed = [Setting.parse(text) for text in dict.fromkeys(texts)]
+    loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    items = find_images(images, recursive)
+    tolerances = loaded.manifest.tolerances
+    if exponents is not None:
+        tolerances = _fixed_tolerances(exponents, steps=len(loaded.manifest.plan.steps))
+    with ExitStack() as stack:
+        codecs = [stack.enter_context(_open(each, loaded, checkpoint, tolerances)) for each in parsed]
+        coder = CrossCoder(codecs, tolerances, margin)
+        left_out = _measure(coder, items, qualities, Steps(len(items) * len(qualities), progress))
+        described = [codec.backend.describe() for codec in codecs]
+    if not coder.files:
+        raise NothingMeasured(left_out)
+    return Agreement(
+        bundle=loaded.name,
+        settings=tuple({"setting": s.text, **each} for s, each in zip(parsed, described, strict=True)),
+        files_of_each=coder.files,
+        lost=coder.lost[True].tolist(),
+        lost_without_calibration=coder.lost[False].tolist(),
+        margin=margin,
+        proposed_tolerances=coder.proposed(),
+        qualities=coder.qualities(),
+        failures=tuple(left_out),
+        tools=tool_facts(),
+        machine=machine_facts(),
+    )
+
+
+def _fixed_tolerances(exponents: Sequence[int], steps: int) -> Tolerances:
+    """Tolerances of all qualities, from one exponent for all steps or one for each."""
+    fits = all(e == int(e) and LEAST_EXPONENT <= e <= LARGEST_EXPONENT for e in exponents)
+    if not fits or len(exponents) not in (1, steps):
+        raise UsageError(
+            f"exponents: expected one or {steps} whole numbers from {LEAST_EXPONENT} to {LARGEST_EXPONENT}, "
+            f"got {', '.join(f'{e:g}' for e in exponents)}"
+        )
+    return Tolerances(((1.0, tuple(int(e) for e in exponents) * (steps if len(exponents) == 1 else 1)),))
+
+
+def _open(setting: Setting, bundle: Bundle, checkpoint: Path | None, tolerances: Tolerances) -> Codec:
+    try:
+        return Codec(bundle, setting.open(bundle, checkpoint, tolerances))
+    except BackendUnavailable as error:
+        raise BackendUnavailable(f"setting {setting.text}: {error}") from None
+
+
+def _measure(
+    coder: CrossCoder, items: Sequence[ImageItem], qualities: Sequence[float], steps: Steps
+) -> list[LeftOut]:
+    """Codes every image at every quality; returns those that cannot be coded."""
+    left_out = []
+    for number, item in enumerate(items, 1):
+        try:
+            pixels, notices = item.read()
+            for quality in qualities:
+                found = coder.add(pixels, quality)
+                steps.step(f"{item.where} at quality {quality:g}: {found}")
+        except FAILURES as error:
+            left_out.append(LeftOut.of(item, error))
+            steps.step(count=number * len(qualities) - steps.done)
+    return left_out

@@ -19,7 +19,6 @@ from ..errors import UsageError
 OPTIMISATIONS = ("off", "basic", "extended", "all")
 """Levels of ONNX Runtime's graph optimisation."""
 
-
 MEAN_ERROR = 2.0**-20
 """Relative size of the errors of means, about what float32 leaves of sums."""
 
@@ -31,12 +30,12 @@ class Setting:
     """One way to run a model.
 
     Attributes:
-        text: as it was named.
+        text: as it was written.
         backend: name of the backend.
         options: of the backend, by name; `threads`, `device`, `precision`, `native_ops`.
-        optimisation: of the exact graphs, by ONNX Runtime; None for the level that is fixed.
+        optimisation: of the exact graphs, by ONNX Runtime; None for the level that files are coded with.
         exact_native: whether the exact graphs take the native operators too, which they never do otherwise.
-        noise: size of random errors added to what the context graphs give, as a share of the tolerance.
+        noise: size of random errors added to the results of the coding steps, as a share of the tolerance.
     """
 
     text: str
@@ -51,7 +50,7 @@ class Setting:
         """Reads BACKEND or BACKEND:KEY=VALUE,KEY=VALUE.
 
         Raises:
-            UsageError: a key is unknown, or its value does not fit; the message lists what there is.
+            UsageError: a key is unknown, or its value does not fit; the message lists the keys.
         """
         backend, _, rest = text.partition(":")
         options: dict[str, Any] = {}
@@ -65,17 +64,17 @@ class Setting:
                 (changes if name in _OWN else options)[name] = read(value)
             except (ValueError, KeyError):
                 raise UsageError(f"setting {text!r}: {key} cannot be {value!r}") from None
-        if backend != "onnxruntime" and changes.keys() & _UNFIXED:
+        if backend != "onnxruntime" and changes.keys() & _TUNABLE:
             raise UsageError(f"setting {text!r}: optimisation and exact-attention are onnxruntime's")
         return cls(text, backend, options, **changes)
 
     def open(self, bundle: Bundle, checkpoint: Path | None, tolerances: Tolerances) -> Backend:
-        """A backend that runs so.
+        """A backend with this setting.
 
         Args:
-            bundle: the model's.
-            checkpoint: the model's, for the backend torch.
-            tolerances: that files are calibrated for.
+            bundle: of the model.
+            checkpoint: of the model, for the backend torch.
+            tolerances: for which files are calibrated.
 
         Raises:
             BackendUnavailable: it cannot run here.
@@ -85,34 +84,35 @@ class Setting:
         if self.optimisation is None and not self.exact_native:
             backend = make_backend(self.backend, bundle, options)
         else:
-            from .unfixed import UnfixedOnnxRuntime
+            from .tunable import TunableOnnxRuntime
 
-            backend = UnfixedOnnxRuntime(bundle, options, self.optimisation or "basic", self.exact_native)
-        return NoisyBackend(backend, self.noise, tolerances, bundle.manifest.plan) if self.noise else backend
+            backend = TunableOnnxRuntime(bundle, options, self.optimisation or "basic", self.exact_native)
+        if not self.noise:
+            return backend
+        return NoisyBackend(backend, self.noise, tolerances, bundle.manifest.plan)
 
 
 class NoisyBackend(BackendWrapper):
-    """Another backend, to whose scales and means errors are added, as one has that rounds differently.
+    """Adds errors to scales and means, like those of a backend that rounds differently.
 
     Args:
-        backend: what runs.
+        backend: runs the graphs.
         noise: largest relative error, as a share of the tolerance for scales and of `MEAN_ERROR` for means;
             errors are uniform and independent.
-        tolerances: that files are calibrated for.
-        plan: the model's, which says which graphs give scales.
+        tolerances: for which files are calibrated.
+        plan: of the model; names the graphs of the coding steps.
     """
 
     def __init__(self, backend: Backend, noise: float, tolerances: Tolerances, plan: CodingPlan) -> None:
         super().__init__(backend)
+        self.noise, self.tolerances = noise, tolerances
         self.hyper = plan.hyper.graph if plan.hyper else None
-        self.steps = {step.graph: step.index for step in plan.steps if step.graph}
-        self.noise = noise
-        self.tolerances = tolerances
+        self.steps = plan.step_numbers
         self._exponents = tolerances.at(1.0)
         self._random = np.random.default_rng(_SEED)
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """See `Backend.run`."""
+        """Runs a graph, and disturbs the results of a coding step."""
         if graph == self.hyper:
             self._exponents = self.tolerances.at(float(inputs["quality"][0]))
         outputs = self.backend.run(graph, inputs)
@@ -123,13 +123,13 @@ class NoisyBackend(BackendWrapper):
                 outputs["means"] = self._disturbed(outputs["means"], MEAN_ERROR)
         return outputs
 
+    def describe(self) -> dict[str, Any]:
+        """The wrapped backend's description, and the noise."""
+        return {**self.backend.describe(), "noise": self.noise}
+
     def _disturbed(self, values: FloatArray, unit: float) -> FloatArray:
         errors = self._random.uniform(-self.noise * unit, self.noise * unit, values.shape)
         return (values * (1 + errors)).astype(np.float32)
-
-    def describe(self) -> dict[str, Any]:
-        """See `Backend.describe`."""
-        return {**self.backend.describe(), "noise": self.noise}
 
 
 def _number(text: str) -> int:
@@ -160,5 +160,5 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 """Keys of a setting: the field it sets, and how its value is read."""
 
-_UNFIXED = {"optimisation", "exact_native"}
-_OWN = {*_UNFIXED, "noise"}
+_TUNABLE = {"optimisation", "exact_native"}
+_OWN = {*_TUNABLE, "noise"}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import PIL
 
-from .. import __version__
+from .._version import __version__
 from ..processors import VARIABLE, chosen_threads, processors
 
 _CPU_INFO = Path("/proc/cpuinfo")

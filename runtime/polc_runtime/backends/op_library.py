@@ -5,9 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-
-import polc_runtime
 
 from ..errors import BackendUnavailable
 
@@ -89,7 +88,8 @@ def find_cuda_ops() -> OpLibrary:
 
 def packaged(pattern: str) -> Path | None:
     """The library of that name that was built with the package; None where it was not."""
-    found = (path for folder in polc_runtime.__path__ for path in sorted(Path(folder).glob(pattern)))
+    folders = import_module("polc_runtime").__path__  # an editable installation has several
+    found = (path for folder in folders for path in sorted(Path(folder).glob(pattern)))
     return next(found, None)
 
 

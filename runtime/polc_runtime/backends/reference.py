@@ -1,4 +1,4 @@
-"""The PyTorch model beside the bundle, by entry point: this package never imports it by name."""
+"""The PyTorch model beside a bundle, found by entry point: this package never imports it by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ReferenceFactory = Callable[[Path, str, bytes], Backend]
 
 
 def load_reference(checkpoint: Path, task: str, codec_id: bytes) -> Backend:
-    """What runs a checkpoint's own model of a task.
+    """Loads a checkpoint's own model of a task, as a backend that runs the graph `task_NAME`.
 
     Args:
         checkpoint: the file.
@@ -26,7 +26,7 @@ def load_reference(checkpoint: Path, task: str, codec_id: bytes) -> Backend:
 
     Raises:
         BackendUnavailable: the PyTorch model is not installed.
-        CheckpointError: the file is no such checkpoint.
+        CheckpointError: the file is not a checkpoint of that codec with that task.
     """
     for point in metadata.entry_points(group=ENTRY_POINTS):
         try:
@@ -34,7 +34,7 @@ def load_reference(checkpoint: Path, task: str, codec_id: bytes) -> Backend:
         except ImportError as error:
             missing = error.name or error
             raise BackendUnavailable(
-                f"--checkpoint needs {missing}, which is not installed: {_INSTALL}"
+                f"the PyTorch model needs {missing}, which is not installed: {_INSTALL}"
             ) from None
         return factory(checkpoint, task, codec_id)
-    raise BackendUnavailable(f"--checkpoint needs the PyTorch model, which is not installed: {_INSTALL}")
+    raise BackendUnavailable(f"the PyTorch model is not installed: {_INSTALL}")

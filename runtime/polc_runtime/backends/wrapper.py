@@ -17,11 +17,7 @@ class BackendWrapper:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-
-    @property
-    def name(self) -> str:
-        """The wrapped backend's name."""
-        return self.backend.name
+        self.name = backend.name
 
     @property
     def device(self) -> str:

@@ -1,15 +1,15 @@
-"""Curves over the rate as a picture, with matplotlib."""
+"""Curves over the rate, drawn with matplotlib."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from .optional import FIGURE
+from ..errors import BackendUnavailable, UsageError
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """What a picture of curves shows.
+    """What a plot shows.
 
     Attributes:
         title: above.
@@ -50,7 +50,7 @@ class Plot:
 
 
 def check_plot(path: Path) -> None:
-    """Finds out before anything is measured whether a plot can be drawn.
+    """Checks before a measurement that its plot can be drawn.
 
     Raises:
         UsageError: the suffix is none of `SUFFIXES`.
@@ -58,12 +58,16 @@ def check_plot(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path}: plots are written as one of {' '.join(SUFFIXES)}")
-    FIGURE.load()
+    _figure_module()
 
 
 def draw(plot: Plot, suffix: str) -> bytes:
-    """The file of a plot; `suffix` is one of `SUFFIXES`."""
-    figure = FIGURE.load().Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
+    """The file of a plot; `suffix` is one of `SUFFIXES`.
+
+    Raises:
+        BackendUnavailable: matplotlib is not installed.
+    """
+    figure = _figure_module().Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
     axes = figure.add_subplot(xlabel="bits per pixel", ylabel=plot.unit)
     axes.set_title(plot.title)
     for index, line in enumerate(plot.lines):
@@ -77,6 +81,15 @@ def draw(plot: Plot, suffix: str) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format=suffix.lower().lstrip("."))
     return stream.getvalue()
+
+
+def _figure_module() -> Any:
+    try:
+        return import_module("matplotlib.figure")
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"a plot needs {error.name or error}, which is not installed: pip install 'polc[bench]'"
+        ) from None
 
 
 def _draw_line(axes: Any, line: Line, index: int) -> None:

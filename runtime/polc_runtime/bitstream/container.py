@@ -16,7 +16,6 @@ from ..errors import (
     BitstreamLimitError,
     LimitError,
     NotPolcError,
-    PolcError,
     TruncatedError,
     UsageError,
     VersionError,
@@ -95,12 +94,15 @@ class Container:
 
         Raises:
             LimitError: the image, or the file, is larger than the limits.
-            PolcError: a field is out of range.
+            BitstreamError: a field is out of range.
         """
         header = self.header
         _check_header(header, self.version, limits)
         if self.version == 1 and (len(self.checksums) != 1 + STEP_COUNT or self.z is None):
-            raise PolcError("version 1 of the bitstream holds the nine steps and a hyper-latent alone")
+            raise BitstreamError(
+                f"version 1 holds a hyper-latent and {1 + STEP_COUNT} checksums, got {len(self.checksums)}"
+            )
+        self._check_without_z()
         fixed = _FIXED.pack(
             MAGIC,
             self.version,
@@ -133,7 +135,9 @@ class Container:
         calibration = None
         if _CALIBRATION in found:
             calibration = Calibration.unpack(found[_CALIBRATION], len(checksums) - 1)
-        return cls(header, found.get(_Z), found[_Y], checksums, calibration, version)
+        container = cls(header, found.get(_Z), found[_Y], checksums, calibration, version)
+        container._check_without_z()
+        return container
 
     def y_streams(self, n_symbols: int) -> list[bytes]:
         """The latent's streams.
@@ -154,6 +158,13 @@ class Container:
         sizes |= {_NAMES[kind]: len(_section(kind, payload)) for kind, payload in self._payloads()}
         return sizes | {"crc": _CRC.size}
 
+    def _check_without_z(self) -> None:
+        if self.z is None and (self.checksums[0] or self.calibration):
+            raise BitstreamError(
+                "the file does not fit together: without a hyper-latent there is no checksum of one and no "
+                "calibration"
+            )
+
     def _payloads(self) -> list[tuple[int, bytes]]:
         payloads = [] if self.z is None else [(_Z, self.z)]
         payloads += [(_Y, self.y), (_SUMS, np.array(self.checksums, "<u2").tobytes())]
@@ -172,8 +183,8 @@ def quality_code(quality: float, low: float, high: float) -> int:
         UsageError: the quality is outside of the range.
     """
     if not low <= quality <= high:
-        allowed = f"{low:g}, the only one there is" if low == high else f"between {low:g} and {high:g}"
-        raise UsageError(f"quality must be {allowed}; got {quality:g}")
+        allowed = f"lie between {low:g} and {high:g}" if low < high else f"be {low:g}, the only one here"
+        raise UsageError(f"quality must {allowed}, got {quality:g}")
     return round(quality * QUALITY_UNIT)
 
 

@@ -164,6 +164,11 @@ class CodingPlan:
         hyper = [self.hyper.graph] if self.hyper else []
         return frozenset([*hyper, *(step.graph for step in self.steps if step.graph)])
 
+    @property
+    def step_numbers(self) -> dict[str, int]:
+        """The graphs of the coding steps, in their order: name -> number of the step."""
+        return {step.graph: step.index for step in self.steps if step.graph}
+
     def layout(self) -> dict[str, Any]:
         """What the bits depend on, as JSON-able data: fingerprints of bitstream version 2 cover it."""
         hyper = None if self.hyper is None else vars(self.hyper)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,10 +23,9 @@ from . import rans_reference
 from .pool import in_parallel
 from .tables import CdfTable
 
-try:
-    import polc_runtime._rans as _rans
-except ImportError:
-    _rans = None
+_rans: Any = None
+with suppress(ImportError):
+    _rans = import_module("polc_runtime._rans")
 
 Ints = NDArray[np.int32]
 Coded = tuple[NDArray[Any], NDArray[Any]]
@@ -54,6 +54,11 @@ def implementation() -> Literal["native", "python"]:
             "POLC_CODER asks for the native coder, which was not built: install polc with a C++ compiler"
         )
     return "native"
+
+
+def native() -> Any:
+    """The native module; only where `implementation` is `native`."""
+    return _rans
 
 
 def is_fallback() -> bool:

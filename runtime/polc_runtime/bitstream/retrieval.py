@@ -1,4 +1,4 @@
-"""One bit for each key of a set, in hardly more space than the bits: the keys themselves are not stored.
+"""Static retrieval: one bit for each key of a set, in about 1.02 bits; the keys are not stored.
 
 Asked about a key of the set, the structure gives its bit; asked about another, any bit. It is a ribbon
 retrieval structure (Dillinger and Walzer, "Ribbon filter: practically smaller than Bloom and Xor",
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from . import rans
 
 Words = NDArray[np.uint64]
 
@@ -87,10 +89,17 @@ def _solve(keys: NDArray[Any], bits: NDArray[Any], seed: int, size: int) -> byte
     """Solves the keys' equations over GF(2) by elimination within the band; None where they contradict."""
     starts, masks = _equations(keys, seed, size)
     order = np.argsort(starts, kind="stable")
+    if rans.implementation() == "native":
+        sides = bits[order].astype(np.uint8)
+        solved: bytes | None = rans.native().solve(starts[order], masks[order], sides, size)
+        return solved
+    return _solve_in_python(starts[order], masks[order], bits[order].astype(int), size)
+
+
+def _solve_in_python(starts: Words, masks: Words, bits: NDArray[Any], size: int) -> bytes | None:
+    """As the native solver: the equations come in the order of their starts."""
     pivots, sides = [0] * (8 * size), [0] * (8 * size)  # the equation whose window begins at a bit
-    for start, mask, side in zip(
-        starts[order].tolist(), masks[order].tolist(), bits[order].astype(int).tolist(), strict=True
-    ):
+    for start, mask, side in zip(starts.tolist(), masks.tolist(), bits.tolist(), strict=True):
         while mask:
             skipped = (mask & -mask).bit_length() - 1
             start, mask = start + skipped, mask >> skipped

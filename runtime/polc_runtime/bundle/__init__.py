@@ -1,7 +1,9 @@
 """Bundles: the folder of graphs, tables and manifest that a codec is deployed as."""
 
-from .bundle import Bundle, find_bundle
+from .bundle import Bundle
 from .fields import Axes
+from .find import find_bundle, find_by_fingerprint
+from .ladder import Ladder
 from .manifest import (
     FORMAT_VERSION,
     FORMATS,
@@ -26,6 +28,7 @@ __all__ = [
     "Axes",
     "Bundle",
     "GraphFile",
+    "Ladder",
     "Manifest",
     "Preprocessing",
     "SizeRule",
@@ -33,4 +36,5 @@ __all__ = [
     "Task",
     "Variant",
     "find_bundle",
+    "find_by_fingerprint",
 ]

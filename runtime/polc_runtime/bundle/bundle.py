@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,53 +12,15 @@ from ..bitstream.tables import EntropyTables
 from ..errors import BundleError, PolcError
 from ..files.inputs import read_plain_file
 from ..limits import DEFAULT_LIMITS, Limits
+from .find import MANIFEST, find_bundle
 from .manifest import Manifest
 from .tasks import Task
-
-MANIFEST = "manifest.json"
-ENVIRONMENT = "POLC_BUNDLE"
-PACKAGED = Path(__file__).resolve().parent.parent / "bundles"
-"""Where the bundles inside this package lie, a folder each."""
-DEFAULT_BUNDLE = "nano"
 
 _EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 """The key that names the file of an ONNX tensor's external data, in every encoding that protobuf reads.
 
 ONNX Runtime looks for such a file in the working folder when the model is given as bytes.
 """
-
-
-def packaged_bundles() -> list[str]:
-    """Names of the bundles inside this package."""
-    return sorted(path.parent.name for path in PACKAGED.glob(f"*/{MANIFEST}"))
-
-
-def names_none(bundle: str | Path | None) -> bool:
-    """Whether neither the argument nor `$POLC_BUNDLE` names a bundle, so that the default is taken."""
-    return bundle is None and not os.environ.get(ENVIRONMENT)
-
-
-def find_bundle(bundle: str | Path | None) -> Path:
-    """The folder of a bundle given by path or by the name of a packaged one.
-
-    Args:
-        bundle: path or name; None for `$POLC_BUNDLE`, else the packaged bundle `DEFAULT_BUNDLE`.
-
-    Raises:
-        BundleError: there is none; the message says which packaged ones there are.
-    """
-    if bundle == "":
-        raise BundleError("the bundle's name is empty")
-    chosen = DEFAULT_BUNDLE if names_none(bundle) else bundle or os.environ[ENVIRONMENT]
-    path = Path(chosen)
-    if str(chosen) in packaged_bundles() and not path.exists():
-        return PACKAGED / chosen
-    if not path.is_dir():
-        reason = "it is a file" if path.exists() else f"no such folder, {_packaged_told()}"
-        raise BundleError(f"{path} is no bundle: {reason}")
-    if not (path / MANIFEST).is_file():
-        raise BundleError(f"{path} is no bundle: it has no {MANIFEST}")
-    return path
 
 
 def _read_inside(bundle: Path, file: str, limits: Limits, limit: str) -> bytes:
@@ -71,11 +32,6 @@ def _read_inside(bundle: Path, file: str, limits: Limits, limit: str) -> bytes:
         return read_plain_file(path, limits, limit)
     except PolcError as error:
         raise BundleError(str(error)) from None
-
-
-def _packaged_told() -> str:
-    names = ", ".join(packaged_bundles())
-    return f"and of the packaged bundles ({names}) none has that name" if names else "and none is packaged"
 
 
 @dataclass(frozen=True)

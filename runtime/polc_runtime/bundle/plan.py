@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bitstream.container import QUALITY_UNIT
 from ..bitstream.plan import (
     MAX_STEPS,
     VERSION_1_HYPER_STRIDE,
@@ -21,7 +22,7 @@ from ..bitstream.plan import (
 )
 from ..bitstream.schedule import ALL_POSITIONS, Position, Step, nine_steps
 from ..errors import BundleError
-from .fields import Fields
+from .fields import Fields, is_size
 
 KEY = "coding"
 HYPER_GRAPH = "hyper_synthesis"
@@ -31,7 +32,7 @@ HYPER_CONVOLUTIONS = (3, 3)
 
 _MAX_DEPTH = 1 << 10
 _MAX_PIXELS = 1 << 12
-_MAX_QUALITY = 65535 / 256
+_MAX_QUALITY = 65535 / QUALITY_UNIT
 _PARITIES = [[row, column] for row in (0, 1) for column in (0, 1)]
 
 
@@ -81,11 +82,9 @@ def nine_step_plan(
         BundleError: a dimension is missing or not usable.
     """
     fields = Fields(model, where)
-    dims = fields.sizes("dims", 4)
-    depths = fields.sizes("depths", 4, _MAX_DEPTH, least=0)
-    hyper_depths = fields.sizes("hyper_depths", 2, _MAX_DEPTH, least=0)
-    kernel, hyper_kernel = fields.size("kernel_size"), fields.size("hyper_kernel_size")
-    latent, hyper = VERSION_1_LATENT_STRIDE, VERSION_1_HYPER_STRIDE
+    dims = fields.get("dims", list)
+    if not dims or not all(is_size(width) for width in dims):
+        raise fields.wrong("dims", "not a list of widths")
     low, high = qualities
     if not 1 <= low <= high <= 8:
         raise BundleError(f"{where}: the qualities {low:g} to {high:g} are not a range within 1 to 8")
@@ -93,19 +92,28 @@ def nine_step_plan(
         steps = nine_steps(dims[-1])
     except ValueError as error:
         raise BundleError(f"{where}: dims: {error}") from None
-    y = _downward(0, CONVOLUTIONS, depths, kernel)
     return CodingPlan(
         pad=VERSION_1_PAD,
         quality=Quality(low, high, min(max(4.0, low), high)),
-        latent=Plane(dims[-1], latent),
-        hyper=Hyper(fields.size("hyper_dim"), hyper, HYPER_GRAPH),
+        latent=Plane(dims[-1], VERSION_1_LATENT_STRIDE),
+        hyper=Hyper(fields.size("hyper_dim"), VERSION_1_HYPER_STRIDE, HYPER_GRAPH),
         steps=steps,
-        reach=Reach(
-            y=latent * y,
-            z=hyper * _downward(y, HYPER_CONVOLUTIONS, hyper_depths, hyper_kernel),
-            image=_upward(0, CONVOLUTIONS[::-1], depths[::-1], kernel),
-            min=max(VERSION_1_PAD.min, latent * kernel, hyper * hyper_kernel),
-        ),
+        reach=_nine_step_reach(fields) if "depths" in fields.value else None,
+    )
+
+
+def _nine_step_reach(fields: Fields) -> Reach:
+    """The reach of the nine-step codec's networks, from its dimensions."""
+    depths = fields.sizes("depths", 4, _MAX_DEPTH, least=0)
+    hyper_depths = fields.sizes("hyper_depths", 2, _MAX_DEPTH, least=0)
+    kernel, hyper_kernel = fields.size("kernel_size"), fields.size("hyper_kernel_size")
+    latent, hyper = VERSION_1_LATENT_STRIDE, VERSION_1_HYPER_STRIDE
+    y = _downward(0, CONVOLUTIONS, depths, kernel)
+    return Reach(
+        y=latent * y,
+        z=hyper * _downward(y, HYPER_CONVOLUTIONS, hyper_depths, hyper_kernel),
+        image=_upward(0, CONVOLUTIONS[::-1], depths[::-1], kernel),
+        min=max(VERSION_1_PAD.min, latent * kernel, hyper * hyper_kernel),
     )
 
 
@@ -135,6 +143,10 @@ def _quality(fields: Fields) -> Quality:
     if not 0 < low <= default <= high <= _MAX_QUALITY:
         raise fields.wrong(
             "range", f"{low:g} to {high:g} with the default {default:g}, expected positive numbers in order"
+        )
+    if low * QUALITY_UNIT % 1 or high * QUALITY_UNIT % 1:
+        raise fields.wrong(
+            "range", f"{low:g} to {high:g}, which are not multiples of 1/{QUALITY_UNIT} as files hold them"
         )
     return Quality(low, high, default)
 

@@ -1,4 +1,4 @@
-"""`polc infer`: predictions from `.polc` files, printed, and maps of classes as pictures."""
+"""`polc infer`: predictions from `.polc` files, printed, and maps of classes as images."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import numpy as np
 
+from ..backends import FloatArray
+from ..bundle import SEGMENTATION, Task
+from ..codec import Codec
+from ..codec.latent import Decoded
+from ..codec.pipeline import NetworkSlots
 from ..errors import UsageError
 from ..files.inputs import STANDARD, Source, expand
 from ..files.outputs import Job, Target, check_distinct, plan
+from ..pictures.classmap import ClassMap, check_palette, class_map, encode_map, overlay, regions
+from ..pictures.images import Pixels, encode_image
 from .console import printable
-from .jobs import POLC, header_facts, run_coding, target_of
+from .jobs import POLC, run_coding, target_of
 from .options import CodecChoice, Reporting, codec_choice, force, inputs, recursive, reporting
-from .overlap import Turn
-from .runner import Facts
-
-if TYPE_CHECKING:
-    from ..backends import FloatArray
-    from ..bundle import Task
-    from ..codec import Codec
-    from ..codec.latent import Decoded
-    from ..pictures.classmap import ClassMap
-    from ..pictures.images import Pixels
+from .runner import Facts, coded_facts, read_input
 
 MAP_SUFFIX = ".png"
 
 
 @dataclass(frozen=True)
-class Pictures:
+class MapTargets:
     """Where one segmentation of one file goes: the map of classes, and its colours over the image."""
 
     map: Target
@@ -39,22 +38,20 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of every file.
+class Predictions:
+    """What to predict from every file.
 
     Attributes:
         tasks: which predictions.
-        top: how many classes of a classification are told.
+        top: how many classes of a classification to report.
         via_pixels: predict from the decompressed image instead of the latent.
-        pictures: by job and task, what is written; empty without an output.
-        force: overwrite files that exist.
+        maps: by job and task, what is written; empty without an output.
     """
 
     tasks: tuple[Task, ...]
     top: int
     via_pixels: bool
-    pictures: Mapping[Job, Mapping[str, Pictures]]
-    force: bool
+    maps: Mapping[Job, Mapping[str, MapTargets]]
 
 
 @click.command(
@@ -81,7 +78,7 @@ Examples:
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="How many classes of a classification to tell.",
+    help="How many classes of a classification to report.",
 )
 @click.option(
     "--via-pixels",
@@ -116,115 +113,100 @@ def infer(
     probabilities, a segmentation the classes it finds with their share of the pixels.
     """
     sources = expand(arguments, {POLC}, recursive)
-    with codec_choice.load() as codec:
+    slots = NetworkSlots()
+    with codec_choice.pool(slots, encodes=True) as codecs:
+        codec = codecs.to_encode()
         tasks = tuple(codec.bundle.manifest.task(name) for name in dict.fromkeys(names))
         if via_pixels:
             for task in tasks:
                 codec.predictor.pixel_task(task.name)
+        maps = {} if output is None else _plan_maps(sources, output, tasks, force)
+        work = partial(_infer_one, codec, Predictions(tasks, top, via_pixels, maps))
         jobs = [Job(source) for source in sources]
-        pictures = {} if output is None else _plan_pictures(sources, output, tasks)
-        request = Request(tasks, top, via_pixels, pictures, force)
-        work = partial(_infer_one, codec, request)
-        return run_coding("infer", jobs, work, reporting, codec, codec_choice, _text)
+        return run_coding("infer", jobs, work, reporting, codec, slots, _text)
 
 
-def _plan_pictures(
-    sources: list[Source], output: str, tasks: Sequence[Task]
-) -> dict[Job, dict[str, Pictures]]:
-    """What is written for each job and segmentation.
-
-    With several segmentations their names follow the file's.
+def _plan_maps(
+    sources: list[Source], output: str, tasks: Sequence[Task], force: bool
+) -> dict[Job, dict[str, MapTargets]]:
+    """What is written for each job and segmentation; with several segmentations their names are appended.
 
     Raises:
-        UsageError: no task gives a map, the output is no PNG, or two inputs would write one file.
+        UsageError: no task is a segmentation, the output is not a PNG, or two inputs would write one file.
     """
-    from ..bundle import SEGMENTATION
-    from ..pictures.classmap import check_palette
-
     segmentations = [task for task in tasks if task.kind == SEGMENTATION]
     if not segmentations:
-        raise UsageError("-o takes the maps of a segmentation, and no such task is named; leave it out")
+        raise UsageError("-o needs a segmentation task; none of the named tasks is one")
     if output == STANDARD:
         raise UsageError(
             "predictions are printed on standard output; give -o a file or a folder for the maps"
         )
     for task in segmentations:
         check_palette(len(task.classes))
-    pictures = {}
-    for planned in plan(sources, output, {POLC}, MAP_SUFFIX):
-        names = [f"_{task.name}" if len(segmentations) > 1 else "" for task in segmentations]
-        pictures[Job(planned.source)] = {
-            task.name: _pictures(planned, name) for task, name in zip(segmentations, names, strict=True)
-        }
+    additions = {task.name: f"_{task.name}" if len(segmentations) > 1 else "" for task in segmentations}
+    maps = {
+        Job(planned.source): {name: _targets(planned, addition) for name, addition in additions.items()}
+        for planned in plan(sources, output, {POLC}, MAP_SUFFIX, force)
+    }
     check_distinct(
         [
             Job(job.source, target)
-            for job, by_task in pictures.items()
+            for job, by_task in maps.items()
             for each in by_task.values()
             for target in (each.map, each.overlay)
         ]
     )
-    return pictures
+    return maps
 
 
-def _pictures(job: Job, addition: str) -> Pictures:
+def _targets(job: Job, addition: str) -> MapTargets:
     target = target_of(job)
     path = target.path or Path()
     if path.suffix.lower() != MAP_SUFFIX:
         raise UsageError(f"{path}: maps of classes are written as {MAP_SUFFIX}")
-
-    def named(ending: str) -> Target:
-        return Target(path.with_name(f"{path.stem}{addition}{ending}{path.suffix}"), target.make_folders)
-
-    return Pictures(named(""), named("_overlay"))
+    paths = [path.with_name(f"{path.stem}{addition}{end}{path.suffix}") for end in ("", "_overlay")]
+    return MapTargets(*(Target(path, target.make_folders, target.force) for path in paths))
 
 
-def _infer_one(codec: Codec, request: Request, job: Job, turn: Turn) -> Facts:
-    from ..pictures.classmap import overlay
-
-    pictures = request.pictures.get(job, {})
-    for each in pictures.values():
-        each.map.check(request.force)
-        each.overlay.check(request.force)
-    data = job.source.read(codec.limits, "max_bytes")
-    facts = header_facts(data, codec.limits)
-    with turn.networks():
-        decoded = codec.decode(data)
-        image = codec.synthesise(decoded) if request.via_pixels or pictures else None
-        seen = [_seen(codec, task, decoded, image, request) for task in request.tasks]
-    for task, (prediction, classes) in zip(request.tasks, seen, strict=True):
-        if classes is not None and image is not None and task.name in pictures:
+def _infer_one(codec: Codec, wanted: Predictions, job: Job) -> Facts:
+    maps = wanted.maps.get(job, {})
+    for each in maps.values():
+        each.map.check()
+        each.overlay.check()
+    data = read_input(job, codec.limits)
+    decoded = codec.decode(data)
+    image = codec.synthesise(decoded) if wanted.via_pixels or maps else None
+    predictions = []
+    for task in wanted.tasks:
+        prediction, classes = _predict(codec, task, decoded, image, wanted)
+        if classes is not None and image is not None and task.name in maps:
             drawn = overlay(image, classes, task.classes)
-            prediction |= _write(pictures[task.name], classes, drawn, turn, request.force)
-    return {**facts, "predictions": [prediction for prediction, _ in seen]}
+            prediction |= _write(maps[task.name], classes, drawn)
+        predictions.append(prediction)
+    return {**coded_facts(decoded.header, len(data)), "predictions": predictions}
 
 
-def _seen(
-    codec: Codec, task: Task, decoded: Decoded, image: Pixels | None, request: Request
+def _predict(
+    codec: Codec, task: Task, decoded: Decoded, image: Pixels | None, wanted: Predictions
 ) -> tuple[Facts, ClassMap | None]:
     """What one task predicts, and the map of classes if it is a segmentation."""
-    from ..bundle import SEGMENTATION
-    from ..pictures.classmap import class_map
-
-    if request.via_pixels and image is not None:
+    if wanted.via_pixels and image is not None:
         logits = codec.infer_image(image, task.name)
     else:
         logits = codec.infer_latent(decoded, task.name)
     facts: Facts = {
         "task": task.name,
         "kind": task.kind,
-        "from": "pixels" if request.via_pixels else "latent",
+        "from": "pixels" if wanted.via_pixels else "latent",
     }
     if task.kind != SEGMENTATION:
-        return facts | _classification(task, logits, request.top), None
+        return facts | _classification(task, logits, wanted.top), None
     classes = class_map(logits)
     return facts | _segmentation(task, classes), classes
 
 
 def _classification(task: Task, logits: FloatArray, top: int) -> Facts:
     """The most likely classes."""
-    import numpy as np
-
     odds = np.exp(logits.astype(np.float64) - logits.max())
     probabilities = odds / odds.sum()
     best = np.argsort(-logits, kind="stable")[:top]
@@ -243,8 +225,6 @@ def _classification(task: Task, logits: FloatArray, top: int) -> Facts:
 
 def _segmentation(task: Task, classes: ClassMap) -> Facts:
     """The classes that are present."""
-    from ..pictures.classmap import regions
-
     return {
         "classes": [
             {
@@ -258,14 +238,11 @@ def _segmentation(task: Task, classes: ClassMap) -> Facts:
     }
 
 
-def _write(pictures: Pictures, classes: ClassMap, overlay: Pixels, turn: Turn, force: bool) -> Facts:
-    """Writes the pictures of one segmentation; where they are."""
-    from ..pictures.classmap import encode_map
-    from ..pictures.images import encode_image
-
-    turn.write(pictures.map, encode_map(classes), force)
-    turn.write(pictures.overlay, encode_image(overlay), force)
-    return {"map": pictures.map.name, "overlay": pictures.overlay.name}
+def _write(targets: MapTargets, classes: ClassMap, overlay: Pixels) -> Facts:
+    """Writes one segmentation; returns where."""
+    targets.map.write(encode_map(classes))
+    targets.overlay.write(encode_image(overlay))
+    return {"map": targets.map.name, "overlay": targets.overlay.name}
 
 
 def _text(result: Facts) -> str:

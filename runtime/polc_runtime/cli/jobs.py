@@ -1,22 +1,18 @@
-"""What several commands share: planning their outputs, and the facts they report."""
+"""What several commands share: planning their outputs, and running jobs on a codec."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
 
+from ..codec import Codec
+from ..codec.pipeline import NetworkSlots
 from ..errors import UsageError
 from ..files.inputs import STANDARD, Source
 from ..files.outputs import Job, Target, plan
-from ..limits import Limits
 from .console import say
-from .options import CodecChoice, Output, Reporting
+from .options import Output, Reporting
 from .runner import Facts, Work, run
-
-if TYPE_CHECKING:
-    from ..bitstream.container import Container
-    from ..codec import Codec
 
 POLC = ".polc"
 """Suffix of the files that `polc compress` writes."""
@@ -30,29 +26,29 @@ def plan_jobs(
         raise UsageError("--json and '-o -' both want standard output; write the result to a file")
     if output.output == STANDARD and os.isatty(1):
         raise UsageError("'-o -' would write binary data to the terminal; redirect it, or name a file")
-    return plan(sources, output.output, strip, suffix)
-
-
-def about_codec(codec: Codec, choice: CodecChoice) -> Facts:
-    """What a JSON document says of the bundle and what runs it."""
-    facts = {"bundle": str(codec.bundle.path), "model": codec.bundle.name, "backend": codec.backend.name}
-    return facts | {"runs": codec.backend.describe()}
+    return plan(sources, output.output, strip, suffix, output.force)
 
 
 def run_coding(
     command: str,
-    jobs: Sequence[Job],
+    jobs: list[Job],
     work: Work,
     reporting: Reporting,
     codec: Codec,
-    choice: CodecChoice,
+    slots: NetworkSlots,
     show: Callable[[Facts], str] | None = None,
 ) -> int:
-    """`runner.run` with a codec, which `-v` describes first."""
+    """`runner.run` with a codec, which `-v` and `--json` describe; `slots` are those of its backend."""
+    runs = codec.backend.describe()
     if reporting.verbose:
-        runs = codec.backend.describe().items()
-        say(", ".join(f"{key} {value}" for key, value in runs if value is not None))
-    return run(command, jobs, work, reporting, show, about_codec(codec, choice))
+        say(", ".join(f"{key} {value}" for key, value in runs.items() if value is not None))
+    about = {
+        "bundle": str(codec.bundle.path),
+        "model": codec.bundle.name,
+        "backend": codec.backend.name,
+        "runs": runs,
+    }
+    return run(command, jobs, work, reporting, show, about, slots.stop)
 
 
 def target_of(job: Job) -> Target:
@@ -60,28 +56,3 @@ def target_of(job: Job) -> Target:
     if job.target is None:
         raise ValueError(f"{job.source.name} was planned without an output")
     return job.target
-
-
-def unpack(data: bytes, limits: Limits) -> Container:
-    """The content of a `.polc` file."""
-    from ..bitstream.container import Container
-
-    return Container.unpack(data, limits)
-
-
-def header_facts(data: bytes, limits: Limits) -> Facts:
-    """Size, quality and rate of a `.polc` file."""
-    header = unpack(data, limits).header
-    return coded_facts(header.width, header.height, header.quality, data)
-
-
-def coded_facts(width: int, height: int, quality: float, data: bytes) -> Facts:
-    """Size, quality and rate of a file whose header is known."""
-    size = len(data)
-    return {
-        "width": width,
-        "height": height,
-        "quality": quality,
-        "bytes": size,
-        "bpp": 8 * size / (width * height),
-    }

@@ -14,17 +14,20 @@ from .console import say
 from .program import current_limits
 
 if TYPE_CHECKING:
+    from ..backends import BackendOptions
     from ..codec import Codec
+    from ..codec.pipeline import NetworkSlots
+    from ..codec.pool import CodecPool
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-MOST_THREADS = 1024
-"""Each graph's session has as many of its own; ONNX Runtime starts any number, in minutes."""
+MAX_THREADS = 1024
+"""Each graph's session starts as many; ONNX Runtime accepts any number, and takes minutes for too many."""
 
 
 @dataclass(frozen=True)
 class Reporting:
-    """How a command tells what it did.
+    """What a command prints about its work.
 
     Attributes:
         as_json: one JSON document on standard output.
@@ -46,25 +49,61 @@ class CodecChoice:
     threads: int | None
 
     def load(self, checkpoint: Path | None = None) -> Codec:
-        """Loads the codec; imports the runtime only here.
+        """Loads the codec; the runtime is imported only here, not where options are declared.
 
         Args:
             checkpoint: the model's weights, for the backend that needs them.
         """
-        from ..backends import BackendOptions
-        from ..bitstream.rans import is_fallback
         from ..bundle import Bundle
-        from ..bundle.bundle import DEFAULT_BUNDLE, names_none
         from ..codec import Codec
 
-        if names_none(self.bundle):
+        self._say_default()
+        _say_fallback()
+        limits = current_limits()
+        return Codec(Bundle.load(self.bundle, limits), self.backend, self._options(checkpoint), limits)
+
+    def pool(self, slots: NetworkSlots, encodes: bool = False) -> CodecPool:
+        """The codecs of the bundle or ladder; without one, of every known bundle for decoding.
+
+        Args:
+            slots: that their backends run graphs in.
+            encodes: whether the default bundle is worth a notice.
+        """
+        from ..backends import make_backend
+        from ..bundle import Bundle
+        from ..codec import Codec
+        from ..codec.pipeline import NetworkLock
+        from ..codec.pool import CodecPool
+
+        if encodes:
+            self._say_default()
+        _say_fallback()
+        limits, options = current_limits(), self._options()
+
+        def open_codec(folder: Path) -> Codec:
+            bundle = Bundle.load(folder, limits)
+            backend = NetworkLock(make_backend(self.backend, bundle, options), slots)
+            return Codec(bundle, backend, options, limits)
+
+        return CodecPool(self.bundle, open_codec, limits)
+
+    def _say_default(self) -> None:
+        from ..bundle.find import DEFAULT_BUNDLE, uses_default
+
+        if uses_default(self.bundle):
             say(f"notice: using the bundle {DEFAULT_BUNDLE} that comes with polc; name another by --bundle")
 
-        if is_fallback():
-            say("notice: the native coder was not built; the pure-Python one writes the same bytes, slower")
-        options = BackendOptions(self.precision, self.threads, device=self.device, checkpoint=checkpoint)
-        limits = current_limits()
-        return Codec(Bundle.load(self.bundle, limits), self.backend, options, limits)
+    def _options(self, checkpoint: Path | None = None) -> BackendOptions:
+        from ..backends import BackendOptions
+
+        return BackendOptions(self.precision, self.threads, device=self.device, checkpoint=checkpoint)
+
+
+def _say_fallback() -> None:
+    from ..bitstream.rans import is_fallback
+
+    if is_fallback():
+        say("notice: the native coder was not built; the pure-Python one writes the same bytes, slower")
 
 
 @dataclass(frozen=True)
@@ -76,7 +115,7 @@ class Output:
 
 
 def grouped(name: str, kind: type, options: Mapping[str, Decorator]) -> Decorator:
-    """A decorator that declares `options` and hands a command their values as one `kind` called `name`."""
+    """A decorator that declares `options` and passes a command their values as one `kind` named `name`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(**values: Any) -> Any:
@@ -119,8 +158,9 @@ codec_choice = grouped(
         "bundle": click.option(
             "--bundle",
             metavar="BUNDLE",
-            help="The bundle to code with: a folder, or the name of one that comes with polc. "
-            "Default: $POLC_BUNDLE, else nano.",
+            help="The bundle to code with: a folder, a ladder of bundles, or the name of one that comes with "
+            "polc. Default: $POLC_BUNDLE, else nano. Files are decoded with the bundle that made them, if it "
+            "is one of these or lies in a folder that $POLC_BUNDLES lists.",
         ),
         "backend": click.option(
             "--backend",
@@ -135,12 +175,12 @@ codec_choice = grouped(
             type=click.Choice(["fp32", "fp16"]),
             default="fp32",
             show_default=True,
-            help="Of the graphs that the bundle holds in both; the entropy model is always fp32.",
+            help="Of graphs that the bundle holds in both; the entropy model is always fp32.",
         ),
         "threads": click.option(
             "--threads",
             metavar="N",
-            type=click.IntRange(1, MOST_THREADS),
+            type=click.IntRange(1, MAX_THREADS),
             help="CPU threads. Default: $POLC_THREADS, else the processors this process may use.",
         ),
     },
@@ -161,6 +201,12 @@ output = grouped(
         ),
         "force": force,
     },
+)
+
+variant = click.option(
+    "--variant",
+    metavar="NAME",
+    help="Other image networks of the bundle, for the same files ('polc info BUNDLE' lists them).",
 )
 
 recursive = click.option(

@@ -17,9 +17,8 @@ from typing import Any
 import click
 
 from ..errors import FAILURES, CodecMismatchWarning, first_line
-from ..files.inputs import explain
 from ..limits import Limits
-from .console import fail, prepare, say
+from .console import error_text, fail, prepare, say
 
 USER_ERROR = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -36,9 +35,9 @@ def run_program(command: click.Command, program: str, arguments: Sequence[str] |
         arguments: by default those of the process.
 
     Returns:
-        The exit code: the command's own, 2 for an error of the user's (told on stderr in one line each), 130
-        for an interrupt, 143 for SIGTERM, 129 for SIGHUP. These three end the program in an orderly way:
-        files are whole or not there, and nothing else is left.
+        The exit code: the command's own, 2 for an error of the user's (one line each on stderr), 130 for an
+        interrupt, 143 for SIGTERM, 129 for SIGHUP. These three end the program in an orderly way: files are
+        whole or not there, and nothing else is left.
     """
     prepare(program)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -50,9 +49,9 @@ def run_program(command: click.Command, program: str, arguments: Sequence[str] |
         ends.append(signal.SIGINT)
     except (*FAILURES, ImportError, click.ClickException, SystemExit, _Ended) as error:
         if not ends:
-            fail(_told(error))
+            fail(_one_line(error))
             return USER_ERROR
-    # Whatever error it was: what a signal interrupts may hide it behind one of its own, as imports do.
+    # Whatever the error was: code that a signal interrupts may raise another in its place, as imports do.
     say(_ENDS[ends[0]])
     return 128 + ends[0]
 
@@ -62,11 +61,15 @@ class CommandTable(click.Group):
 
     Args:
         table: name of a command -> "module:attribute", in the order that help lists them.
+        summaries: name of a command -> its line in the group's help, which then imports no command.
     """
 
-    def __init__(self, table: Mapping[str, str], **options: Any) -> None:
+    def __init__(
+        self, table: Mapping[str, str], summaries: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.table = table
+        self.summaries = summaries
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names."""
@@ -79,6 +82,14 @@ class CommandTable(click.Group):
         module, attribute = self.table[cmd_name].split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of commands into the help."""
+        if self.summaries is None:
+            super().format_commands(ctx, formatter)
+            return
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.summaries.items()))
 
 
 def version_option() -> Callable[[Callable[..., object]], Callable[..., object]]:
@@ -128,10 +139,9 @@ if hasattr(signal, "SIGHUP"):
 
 @contextmanager
 def _orderly_ends(came: list[int]) -> Iterator[None]:
-    """Has the signals of `_ENDS` raise an exception, and adds each that comes to `came`.
+    """Makes the signals of `_ENDS` raise an exception, and adds each that arrives to `came`.
 
-    Those that are ignored or handled by somebody else are left alone. Of SIGTERM and SIGHUP the second one
-    kills the program.
+    Signals that are ignored or handled by others stay so. A second SIGTERM or SIGHUP kills the program.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -157,7 +167,7 @@ def _orderly_ends(came: list[int]) -> Iterator[None]:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Prints this project's warnings as lines, without their place in the code, and no other package's."""
+    """Prints this project's warnings as lines, without their place in the code; hides other packages'."""
 
     def show(message: Warning | str, *where: object) -> None:
         say(f"warning: {message}")
@@ -169,15 +179,15 @@ def _plain_warnings() -> Iterator[None]:
         yield
 
 
-def _told(error: BaseException) -> str:
-    """What is said of an error, in one line."""
+def _one_line(error: BaseException) -> str:
+    """The message of an error."""
     if isinstance(error, SystemExit):  # click's answer to a pipe without a reader
         error = BrokenPipeError(errno.EPIPE, "", "standard output")
     if isinstance(error, click.ClickException):
         return _with_hint(error)
     if isinstance(error, ImportError):
         return f"a part of the installation cannot be loaded: {first_line(error)}"
-    return str(explain(error) if isinstance(error, OSError) else error) or "not enough memory"
+    return error_text(error)
 
 
 def _with_hint(error: click.ClickException) -> str:

@@ -13,18 +13,19 @@ import numpy as np
 from ..backends import CPU, Backend, BackendOptions, FloatArray, make_backend
 from ..bitstream.container import Container, Header, quality_code
 from ..bundle import Bundle, Variant
-from ..errors import BitstreamError, CodecMismatchWarning, ImageError, ImageLimitError, WrongModelError
+from ..errors import CodecMismatchWarning, ImageError, ImageLimitError, WrongModelError
 from ..limits import DEFAULT_LIMITS, Limits
 from ..pictures.images import Pixels, pad
 from ..pictures.sources import ImageSource, pixels_of
 from ..trace import span
+from ..workers import READ
 from .latent import Decoded, EncodedLatent, LatentCoder
 from .predict import Predictor
 from .tiles import TILE_PIXELS
 from .transforms import ImageNetworks
 
-READ, PIXELS, CONTAINER = "read", "pixels", "container"
-"""Spans of `polc_runtime.trace`: reading images, between pixels and arrays, between file and streams."""
+PIXELS, CONTAINER = "pixels", "container"
+"""Spans of `polc_runtime.trace`: between pixels and arrays, and between file and streams."""
 
 
 class Codec:
@@ -311,11 +312,6 @@ class Codec:
             raise WrongModelError(
                 f"made with another model: fingerprint {header.fingerprint.hex()}, "
                 f"the bundle {self.bundle.name} has {manifest.fingerprint[:8].hex()}"
-            )
-        low, high = manifest.quality_range
-        if not low <= header.quality <= high:
-            raise BitstreamError(
-                f"the file's quality is {header.quality:g}, its model has {low:g} to {high:g}"
             )
         if manifest.variant_of(header.codec_id) is None:
             warnings.warn(

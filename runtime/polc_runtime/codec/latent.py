@@ -199,17 +199,18 @@ class LatentCoder:
 
     def _check_fits(self, container: Container) -> None:
         """Refuses a file of this model's fingerprint that its plan cannot have written."""
-        steps, with_z = len(container.checksums) - 1, container.z is not None
-        with_hyper = self.plan.hyper is not None
-        found = (container.version, steps, with_z)
-        expected = (self.version, len(self.plan.steps), with_hyper)
+        found = (container.version, len(container.checksums) - 1, container.z is not None)
+        expected = (self.version, len(self.plan.steps), self.plan.hyper is not None)
         if found != expected:
             raise BitstreamError(
                 "the file does not fit its model's coding plan: bitstream version, steps and hyper-latent "
                 f"are {found}, expected {expected}"
             )
-        if container.calibration is not None and not with_hyper:
-            raise BitstreamError("the file has a calibration, but its model has no scales to calibrate")
+        quality, offered = container.header.quality, self.plan.quality
+        if self.version > 1 and not offered.min <= quality <= offered.max:
+            raise BitstreamError(
+                f"the file's quality is {quality:g}, its model has {offered.min:g} to {offered.max:g}"
+            )
 
     def _decode_hyper(self, container: Container) -> Symbols | None:
         """The hyper-latent's symbols [N',h',w']; None where there is none."""
@@ -246,7 +247,8 @@ class LatentCoder:
     ) -> tuple[FloatArray, list[int]]:
         """Decoded latent and the steps' checksums: one loop for the encoder and the decoder."""
         hyper = self._run_hyper(z_symbols, quality)
-        feeds = dict(hyper)
+        hyper_graph = self.plan.hyper.graph if self.plan.hyper else None
+        feeds = _passed_on(hyper)
         y_hat = np.zeros((self.plan.latent.channels, *grid), np.float32)
         checksums = []
         first = 0
@@ -255,11 +257,11 @@ class LatentCoder:
             if step.graph is None:
                 own, means = self._factorised(step, first, shape)
             else:
-                outputs = dict(hyper)
-                if self.plan.hyper is None or step.graph != self.plan.hyper.graph:
+                outputs = hyper
+                if step.graph != hyper_graph:
                     outputs = run(self.backend, step.graph, {**feeds, "y_hat": y_hat[None]}, {})
+                    feeds |= _passed_on(outputs)  # such as the group's channel context
                 scales, means = self._parameters(step, outputs, shape)
-                feeds |= outputs  # what else the step gives, such as the group's channel context
                 own = Decisions(step.index, first, scales, self.tables.indexes(scales))
             first += own.rows.size
             symbols = symbols_of(step, own, means.ravel())
@@ -278,13 +280,13 @@ class LatentCoder:
     def _parameters(
         self, step: Step, outputs: dict[str, FloatArray], shape: tuple[int, ...]
     ) -> tuple[FloatArray, FloatArray]:
-        """Takes a step's scales [n] and means, zeros where the model gives none, out of outputs."""
+        """A step's scales [n] and means, zeros where its graph gives none."""
         require(str(step.graph), outputs, {"scales": (1, *shape)})
-        scales = outputs.pop("scales").ravel()
+        scales = outputs["scales"].ravel()
         if "means" not in outputs:
             return scales, np.zeros(shape, np.float32)
         require(str(step.graph), outputs, {"means": (1, *shape)})
-        means = outputs.pop("means")[0]
+        means = outputs["means"][0]
         if not np.isfinite(means).all():
             raise NotFiniteError("the model's means are not finite: the file or the bundle is wrong")
         return scales, means
@@ -298,6 +300,11 @@ class LatentCoder:
         rows = np.repeat(channels, shape[1] * shape[2])
         means = np.broadcast_to(self.tables.medians[channels][:, None, None], shape)
         return Decisions(step.index, first, np.zeros(0, np.float32), rows), means
+
+
+def _passed_on(outputs: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """What later steps may take of a graph's outputs."""
+    return {name: value for name, value in outputs.items() if name not in ("scales", "means")}
 
 
 def check_tolerances(scale_table: FloatArray, exponents: Exponents) -> None:

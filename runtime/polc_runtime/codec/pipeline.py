@@ -11,92 +11,100 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, TypeVar
+
+import numpy as np
 
 from ..backends import CPU, Backend, FloatArray
 from ..backends.wrapper import BackendWrapper
-from ..errors import FAILURES, UsageError
+from ..errors import Interrupted, UsageError
 from ..files.inputs import Source
-from ..pictures.images import Pixels, read_image
+from ..pictures.images import Pixels
+from ..pictures.sources import ImageSource, pixels_of
 from ..trace import span
-from . import Codec
+from ..workers import WAIT, Outcome, in_order, reading
+from .codec import Codec
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-ImageSource = Pixels | Path | bytes
-"""An image: uint8 [H,W,3], an image file, or the bytes of one."""
-
-FileSource = Path | bytes
-"""A `.polc` file, or its bytes."""
-
-READ, WAIT = "read", "wait for the networks"
-"""Spans of `polc_runtime.trace`: reading and decoding an image file, and waiting for others' networks."""
+FileSource = str | os.PathLike[str] | bytes
+"""A `.polc` file: its path, or its bytes."""
 
 WORKERS = 4
-"""Items under way at once where nobody says how many."""
+"""Items under way at once by default."""
 
 
-@dataclass(frozen=True)
-class Outcome(Generic[R]):
-    """What came of one item.
+class NetworkSlots:
+    """Limits how many graphs run at once, over all threads and backends that share the slots.
 
-    Attributes:
-        index: the item's place among all, from 0.
-        value: its result; None where it failed.
-        error: why it failed; None where it did not.
+    Args:
+        at_once: how many graphs.
     """
 
-    index: int
-    value: R | None = None
-    error: Exception | None = None
+    def __init__(self, at_once: int = 1) -> None:
+        self._at_once = at_once
+        self._running = 0
+        self._stopped = False
+        self._changed = threading.Condition()
 
-    def result(self) -> R:
-        """The value.
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Waits for a free slot; the graph runs inside.
 
         Raises:
-            Exception: the error, where the item failed.
+            Interrupted: `stop` was called.
         """
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]
+        with span(WAIT), self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._running < self._at_once)
+            if self._stopped:
+                raise Interrupted("stopped before it was done")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Frees no more slots: threads that wait or ask for one get `Interrupted`.
+
+        Returns when no graph is running.
+        """
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._running == 0)
 
 
-class Gate(BackendWrapper):
-    """A backend of whose graphs only so many run at once, whichever threads ask.
+class NetworkLock(BackendWrapper):
+    """A backend that runs each graph in a slot.
 
     Between two graphs of one item, those of another may run; what is not a graph overlaps freely.
 
     Args:
-        backend: runs them.
-        most: graphs at once.
+        backend: runs the graphs.
+        slots: may be shared with other backends.
     """
 
-    def __init__(self, backend: Backend, most: int = 1) -> None:
+    def __init__(self, backend: Backend, slots: NetworkSlots) -> None:
         super().__init__(backend)
-        self._turn = threading.BoundedSemaphore(most)
+        self.slots = slots
 
     def run(self, graph: str, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """See `Backend.run`."""
-        with span(WAIT):
-            self._turn.acquire()
-        try:
+        """Runs a graph once there is a free slot, see `Backend.run`.
+
+        Raises:
+            Interrupted: the slots were stopped.
+        """
+        with self.slots.slot():
             return self.backend.run(graph, inputs)
-        finally:
-            self._turn.release()
 
 
 def compress_many(
     codec: Codec,
     images: Iterable[ImageSource],
-    quality: float = 4.0,
+    quality: float | None = None,
     workers: int = WORKERS,
     networks: int | None = None,
     portable: bool = True,
@@ -105,25 +113,31 @@ def compress_many(
 
     Image files are read, and images coded, by several threads at once. At most twice as many items as there
     are workers are held, counted from where `images` gives them to where the caller takes their outcome. An
-    item that fails is an outcome with an error, and the others go on.
+    item that fails, for whatever reason, is an outcome with an error, and the others go on.
 
     Args:
         codec: compresses; it must not be closed before the last outcome is taken.
-        images: arrays, paths or bytes of image files; taken one by one as there is room.
-        quality: of them all.
+        images: paths, bytes of image files, uint8 [H,W,3] arrays or Pillow images; taken one by one as there
+            is room.
+        quality: of them all; None for the bundle's default.
         workers: threads, and so items under way at once.
         networks: graphs that may run at once; None for one on the processor, where a graph fills the cores,
             and for as many as there are workers on another device, which copies for one and runs another.
         portable: as `Codec.compress` has it.
 
     Yields:
-        An outcome for each image. Leaving early waits for the items under way.
+        An outcome for each image. Leaving early stops the items under way before their next graph.
 
     Raises:
         UsageError: `workers` or `networks` is not positive.
     """
-    gated = _gated(codec, workers, networks)
-    return _in_order(images, lambda image: gated.compress(_pixels(image, gated), quality, portable), workers)
+    slots = _slots(codec, workers, networks)
+    locked = codec.over(NetworkLock(codec.backend, slots))
+
+    def compress(image: ImageSource) -> bytes:
+        return locked.compress(_pixels(image, locked), quality, portable)
+
+    return in_order(images, compress, workers, slots.stop)
 
 
 def decompress_many(
@@ -138,57 +152,36 @@ def decompress_many(
         networks: graphs that may run at once, as `compress_many` has it.
 
     Yields:
-        An outcome for each file. Leaving early waits for the items under way.
+        An outcome for each file. Leaving early stops the items under way before their next graph.
 
     Raises:
         UsageError: `workers` or `networks` is not positive.
     """
-    gated = _gated(codec, workers, networks)
-    return _in_order(files, lambda file: gated.decompress(_bytes(file, gated)), workers)
+    slots = _slots(codec, workers, networks)
+    locked = codec.over(NetworkLock(codec.backend, slots))
+    return in_order(files, lambda file: locked.decompress(_bytes(file, locked)), workers, slots.stop)
 
 
-def _gated(codec: Codec, workers: int, networks: int | None) -> Codec:
+def _slots(codec: Codec, workers: int, networks: int | None) -> NetworkSlots:
     if networks is None:
         on_processor = codec.backend.device == CPU
         networks = 1 if on_processor else workers
     for name, value in (("workers", workers), ("networks", networks)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}")
-    return codec.over(Gate(codec.backend, networks))
-
-
-def _in_order(items: Iterable[T], do: Callable[[T], R], workers: int) -> Iterator[Outcome[R]]:
-    """Outcomes of `do` for every item, in order, by that many threads."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="polc-pipeline")
-    under_way: deque[Future[Outcome[R]]] = deque()
-    try:
-        for index, item in enumerate(items):
-            # A context of its own: the caller's listeners and settings hold in the threads too.
-            under_way.append(pool.submit(copy_context().run, partial(_attempt, do, index, item)))
-            if len(under_way) >= 2 * workers:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _attempt(do: Callable[[T], R], index: int, item: T) -> Outcome[R]:
-    try:
-        return Outcome(index, do(item))
-    except FAILURES as error:
-        return Outcome(index, error=error)
+    return NetworkSlots(networks)
 
 
 def _pixels(image: ImageSource, codec: Codec) -> Pixels:
-    if not isinstance(image, (bytes, os.PathLike)):
+    if isinstance(image, np.ndarray):
         return image
-    with span(READ):
-        return read_image(image, codec.limits).pixels
+    with reading():
+        return pixels_of(image, codec.limits)
 
 
 def _bytes(file: FileSource, codec: Codec) -> bytes:
     if isinstance(file, bytes):
         return file
-    with span(READ):
-        return Source(file, Path(file.name)).read(codec.limits, "max_bytes")
+    with reading():
+        path = Path(file)
+        return Source(path, Path(path.name)).read(codec.limits, "max_bytes")

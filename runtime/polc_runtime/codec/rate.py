@@ -1,18 +1,19 @@
-"""The quality for a number of bytes: a search that calls the encoder, which takes seconds, few times."""
+"""The quality of a file: given, or found for a rate or a size by a search with few calls of the encoder."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
+from ..bitstream.container import QUALITY_UNIT as STEPS
+from ..bitstream.plan import Quality
 from ..errors import UsageError
-
-STEPS = 256
-"""Qualities are multiples of 1/256."""
-
-MAX_CALLS = 26
-"""Calls of the encoder that no search exceeds; 3 to 5 are usual."""
+from ..pictures.images import Pixels
+from .codec import Codec
+from .pool import CodecPool
 
 _FIRST_GUESS = 4 * STEPS
 _ANY_SIZE = 1 << 62  # that every file fits in; whole numbers may be too large for a float
@@ -20,6 +21,94 @@ _USUAL_SLOPE = 0.35 / STEPS  # of log(size) over one step of quality, until two 
 _EXTRAPOLATIONS = 3
 
 Encode = Callable[[float], bytes]
+
+
+@dataclass(frozen=True)
+class RateGoal:
+    """How large files may be: at most one of a quality, a rate and a size; by default the bundle's quality.
+
+    Attributes:
+        quality: within the bundle's range; rounded to 1/256.
+        bpp: the largest quality with at most this many bits of file for each pixel of the image.
+        max_bytes: the largest quality whose file has at most this many bytes.
+
+    Raises:
+        UsageError: several are given, or one that is not a positive, finite number.
+    """
+
+    quality: float | None = None
+    bpp: float | None = None
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) > 1:
+            names = " and ".join(f"{name}=..." for name in given)
+            raise UsageError(f"{names} are mutually exclusive; give one of them")
+        for name, value in given.items():
+            if not 0 < value < math.inf:
+                raise UsageError(f"{name}=... must be a positive number, got {value}")
+
+    def check(self, offered: Quality) -> None:
+        """Raises UsageError if the quality is outside of those that a model offers."""
+        if self.quality is not None and not offered.min <= self.quality <= offered.max:
+            raise UsageError(
+                f"quality=... must lie between {offered.min:g} and {offered.max:g}, got {self.quality:g}"
+            )
+
+    def encode(
+        self,
+        codec: Codec | CodecPool,
+        pixels: Pixels,
+        portable: bool = True,
+        variant: str | None = None,
+    ) -> tuple[float, bytes]:
+        """Compresses an image to the goal.
+
+        Args:
+            codec: compresses; a pool does with its bundle, or with those of its ladder.
+            pixels: uint8 [H,W,3].
+            portable: as `Codec.compress` has it.
+            variant: likewise.
+
+        Returns:
+            The quality, a multiple of 1/256 or one of the ladder's, and the file.
+
+        Raises:
+            UsageError: there is no such quality, or even the smallest gives a larger file.
+            ImageError: as `Codec.compress`.
+        """
+        height, width = pixels.shape[:2]
+        if isinstance(codec, CodecPool):
+            if codec.qualities is not None:
+                return self._encode_on_ladder(codec, codec.qualities, pixels, portable, variant)
+            codec = codec.to_encode()
+        encode = partial(codec.compress, pixels, portable=portable, variant=variant)
+        offered = codec.plan.quality
+        if self.bpp is not None:
+            return largest_quality_within_bpp(encode, self.bpp, width, height, offered.min, offered.max)
+        if self.max_bytes is not None:
+            return largest_quality_within(encode, self.max_bytes, offered.min, offered.max)
+        quality = offered.default if self.quality is None else self.quality
+        return round(quality * STEPS) / STEPS, encode(quality)
+
+    def _encode_on_ladder(
+        self,
+        codecs: CodecPool,
+        qualities: Sequence[float],
+        pixels: Pixels,
+        portable: bool,
+        variant: str | None,
+    ) -> tuple[float, bytes]:
+        def encode(quality: float) -> bytes:
+            return codecs.to_encode(quality).compress(pixels, portable=portable, variant=variant)
+
+        height, width = pixels.shape[:2]
+        max_bytes = self.max_bytes if self.bpp is None else bytes_for_bpp(self.bpp, width, height)
+        if max_bytes is not None:
+            return largest_rung_within(encode, max_bytes, qualities)
+        quality = qualities[(len(qualities) - 1) // 2] if self.quality is None else self.quality
+        return quality, encode(quality)
 
 
 def largest_quality_within(
@@ -34,10 +123,10 @@ def largest_quality_within(
     sense asks for exactly `max_bytes`.
 
     Args:
-        encode: quality -> the bytes of the whole file. Called at most `MAX_CALLS` times, never twice with one
+        encode: quality -> the bytes of the whole file. Usually called 3 to 5 times, and never twice with one
             quality.
         max_bytes: the limit.
-        lowest: the least quality.
+        lowest: the smallest quality.
         highest: the largest quality.
         tolerance: how far below `max_bytes` the search may end, as a part of it.
 
@@ -49,12 +138,12 @@ def largest_quality_within(
     """
     search = _search(encode, max_bytes, lowest, highest, tolerance)
     if search.best is None:
-        least = f"the least size there is, at quality {lowest:g}, is {search.size_above} bytes"
-        raise UsageError(f"{max_bytes} bytes cannot be reached: {least}")
+        smallest = f"the smallest file, at quality {lowest:g}, has {search.size_above} bytes"
+        raise UsageError(f"{smallest}; {max_bytes} bytes are too few")
     return search.below / STEPS, search.best
 
 
-def closest_to_bpp(
+def largest_quality_within_bpp(
     encode: Encode,
     bpp: float,
     width: int,
@@ -73,12 +162,37 @@ def closest_to_bpp(
     """
     search = _search(encode, bytes_for_bpp(bpp, width, height), lowest, highest, tolerance)
     if search.best is None:
-        size = search.size_above
-        rate = f"{8 * size / (width * height):.4g} bpp ({size} bytes)"
-        raise UsageError(
-            f"{bpp:g} bpp cannot be reached: the least rate there is, at quality {lowest:g}, is {rate}"
-        )
+        rate = f"{8 * search.size_above / (width * height):.4g} bpp ({search.size_above} bytes)"
+        raise UsageError(f"the smallest file, at quality {lowest:g}, has {rate}; {bpp:g} bpp is too low")
     return search.below / STEPS, search.best
+
+
+def largest_rung_within(encode: Encode, max_bytes: int, qualities: Sequence[float]) -> tuple[float, bytes]:
+    """Searches the largest of some qualities whose file has at most `max_bytes` bytes, by bisection.
+
+    Args:
+        encode: quality -> the bytes of the whole file.
+        max_bytes: the limit.
+        qualities: rising; so do the sizes, or the result is not the largest.
+
+    Raises:
+        UsageError: the file of the smallest quality is larger than `max_bytes`; the message says its size.
+    """
+    best = None
+    low, high, smallest = 0, len(qualities), 0
+    while low < high:
+        middle = (low + high) // 2
+        data = encode(qualities[middle])
+        if len(data) <= max_bytes:
+            best, low = (qualities[middle], data), middle + 1
+        else:
+            smallest, high = len(data), middle
+    if best is None:
+        raise UsageError(
+            f"the smallest file, at quality {qualities[0]:g}, has {smallest} bytes; "
+            f"{max_bytes} bytes are too few"
+        )
+    return best
 
 
 def bytes_for_bpp(bpp: float, width: int, height: int) -> int:

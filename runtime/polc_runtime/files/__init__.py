@@ -1,1 +1,1 @@
-"""Files in and out: which inputs there are, and outputs that appear whole or not at all."""
+"""Files in and out: listing inputs, reading them within limits, and writing outputs whole or not at all."""

@@ -1,4 +1,4 @@
-"""How like its original a decoded picture is: PSNR, and the metrics of other packages by entry point."""
+"""How close a decoded image is to its original: PSNR, and the metrics of other packages by entry point."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from ..errors import BackendUnavailable, ImageError, PolcError, UsageError, firs
 from ..pictures.images import Pixels
 
 Metric = Callable[[Pixels, Pixels], float]
-"""Original and decoded picture, both uint8 [H,W,3] -> a number.
+"""Original and decoded image, both uint8 [H,W,3] -> a number.
 
 It raises `BackendUnavailable` (or `ImportError`, `OSError`) where it cannot run at all, and any other
-`PolcError` or a `ValueError` for a pair of pictures it has no number for.
+`PolcError` or a `ValueError` for a pair of images it has no number for.
 """
 
 ENTRY_POINTS = "polc.metrics"
 PSNR = "psnr-rgb"
 RESULT_NAMES = {"psnr": PSNR, "ms-ssim": "ms-ssim-rgb", "lpips": "lpips-vgg"}
-"""What results call a metric, where that is not its own name: as CompressAI does."""
+"""The names of metrics in results, where they are not their own: those of CompressAI."""
 
 
 def psnr(original: Pixels, decoded: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB of 8-bit RGB: 10 log10(255^2 / MSE).
+    """Peak signal-to-noise ratio in dB of 8-bit RGB, uint8 [H,W,3]: 10 log10(255^2 / MSE).
 
     The mean squared error is that over all pixels and channels.
 
     Raises:
-        ImageError: the pictures are equal, or not of one size.
+        ImageError: the images are equal, or not of one size.
     """
     if original.shape != decoded.shape:
         raise ImageError(f"the sizes differ: {list(original.shape)} and {list(decoded.shape)}")
     difference = original.astype(np.int32) - decoded
     squared_error = float(np.mean(np.square(difference), dtype=np.float64))
     if squared_error == 0:
-        raise ImageError("the pictures are equal, so that there is no finite PSNR")
+        raise ImageError("the images are equal, so there is no finite PSNR")
     return 10 * math.log10(255**2 / squared_error)
 
 
 BUILT_IN: dict[str, Metric] = {"psnr": psnr}
 """Metrics of the runtime itself."""
 
-_NOT_THERE = (BackendUnavailable, ImportError, OSError)
+_CANNOT_RUN = (BackendUnavailable, ImportError, OSError)
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Metrics:
             key = RESULT_NAMES.get(name, name)
             try:
                 values[key] = _finite(function(original, decoded))
-            except _NOT_THERE as error:
+            except _CANNOT_RUN as error:
                 del self.functions[name]
                 self.unavailable[name] = first_line(error)
             except (PolcError, ValueError) as error:
@@ -97,7 +97,7 @@ def choose_metrics(wanted: Sequence[str] | None = None) -> Metrics:
             raise UsageError(f"no metric is named {name!r}; there are {', '.join(names)}")
         try:
             metrics.functions[name] = BUILT_IN[name] if name in BUILT_IN else points[name].load()
-        except _NOT_THERE as error:
+        except _CANNOT_RUN as error:
             reason = f"needs {error.name or error}" if isinstance(error, ImportError) else first_line(error)
             if wanted is not None:
                 raise BackendUnavailable(f"the metric {name} cannot be measured: {reason}") from None

@@ -1,4 +1,4 @@
-"""How well predictions meet the truth: counts that add up over pictures, and what they come to."""
+"""How well predictions meet the truth: counts that add up over images, and the scores made of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..backends import FloatArray
 from ..bundle import CLASSIFICATION, SEGMENTATION
 
-Truth = NDArray[np.int64]
-"""The class of a picture, [], or of each of its pixels, [H,W]; -1 does not count."""
+Classes = NDArray[np.int64]
+"""The class of an image, [], or of each of its pixels, [H,W]; -1 does not count."""
 
 Counts = NDArray[np.int64]
 TOP = (1, 5)
@@ -25,20 +25,20 @@ class Scoring:
     """How the predictions of one kind of task are counted.
 
     Attributes:
-        count: logits and truth of a picture -> counts; those of several pictures are added.
-        figures: counts -> parts, 0..1, by name.
+        count: logits and truth of an image -> counts; those of several images are added.
+        figures: counts -> fractions, 0..1, by name.
         headline: the figure that is plotted.
         heading: what the plot calls it.
     """
 
-    count: Callable[[FloatArray, Truth], Counts]
+    count: Callable[[FloatArray, Classes], Counts]
     figures: Callable[[Counts], dict[str, float | None]]
     headline: str
     heading: str
 
 
-def count_top(logits: FloatArray, truth: Truth) -> Counts:
-    """Of logits [classes] and a class: 1, and whether the class is the largest, and among the largest five.
+def count_top(logits: FloatArray, truth: Classes) -> Counts:
+    """1, and whether the true class has the largest, and one of the five largest of the logits [classes].
 
     Of equal logits the first counts as the larger.
     """
@@ -47,12 +47,12 @@ def count_top(logits: FloatArray, truth: Truth) -> Counts:
 
 
 def top_figures(counts: Counts) -> dict[str, float | None]:
-    """top-1 and top-5: the part of the pictures whose class is among the largest logits."""
+    """top-1 and top-5: the fraction of images whose class is among the 1 or 5 largest logits."""
     return {f"top-{k}": float(hits / counts[0]) for k, hits in zip(TOP, counts[1:], strict=True)}
 
 
-def count_pixels(logits: FloatArray, truth: Truth) -> Counts:
-    """Of logits [classes,H,W] and classes [H,W]: pixels [true class, predicted class]."""
+def count_pixels(logits: FloatArray, truth: Classes) -> Counts:
+    """Pixels by true and predicted class, [classes,classes], of logits [classes,H,W] and truth [H,W]."""
     classes = logits.shape[0]
     counted = truth != NO_CLASS
     pairs = truth[counted] * classes + logits.argmax(0)[counted]
@@ -60,14 +60,17 @@ def count_pixels(logits: FloatArray, truth: Truth) -> Counts:
 
 
 def class_iou(counts: Counts) -> list[float | None]:
-    """Intersection over union of each class; None where it is neither true nor predicted anywhere."""
+    """Intersection over union of each class, from counts [true class, predicted class].
+
+    None where a class is neither true nor predicted anywhere.
+    """
     hits = np.diagonal(counts)
     union = counts.sum(0) + counts.sum(1) - hits
     return [float(hit / size) if size else None for hit, size in zip(hits, union, strict=True)]
 
 
 def pixel_figures(counts: Counts) -> dict[str, float | None]:
-    """Mean IoU, over the classes that are true or predicted somewhere, and the part of pixels that is right.
+    """Mean IoU, over the classes that are true or predicted somewhere, and the fraction of right pixels.
 
     Both are None where no pixel counts.
     """
@@ -87,7 +90,12 @@ SCORINGS: dict[str, Scoring] = {
 
 
 def agreement(one: FloatArray, other: FloatArray) -> dict[str, float]:
-    """The part of pictures or pixels that two models' logits give one class, and their largest difference."""
+    """The fraction of images or pixels on which two models agree, and the largest difference of logits.
+
+    Args:
+        one: [classes] or [classes,H,W].
+        other: likewise.
+    """
     return {
         "agreement": float(np.mean(one.argmax(0) == other.argmax(0))),
         "difference": float(np.abs(one - other).max()),

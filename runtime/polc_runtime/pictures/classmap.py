@@ -1,4 +1,4 @@
-"""Maps of classes as pictures: a PNG of class indexes with a palette, and an overlay with a legend."""
+"""Maps of classes as images: a PNG of class indexes with a palette, and an overlay with a legend."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ MAX_PALETTE = 256
 """Classes that a palette PNG can tell apart."""
 
 _OPACITY = 0.5
-_LEAST_SIDE = 512
+_BORDER_SHADE = 0.35
+_MIN_SIDE = 512
 _BACKGROUND, _INK, _FAINT = (255, 255, 255), (25, 25, 28), (110, 110, 116)
-_LEAST_ROWS = 12
-_MOST_LETTERS = 30
+_MIN_ROWS = 12
+_MAX_NAME_LENGTH = 30
+_MIN_LETTER, _LETTERS_A_SIDE = 15, 42
+"""The legend's letters: smallest height in pixels, and how many heights the image's longer side has."""
+_ROW, _BOX_LEFT, _BOX_RIGHT, _BOX_HALF, _NAME_LEFT, _SHARE_GAP = 1.7, 1.0, 2.5, 0.55, 3.1, 1.2
+"""The legend's measures, in heights of a letter."""
 
 ClassMap = NDArray[np.uint8]
 
@@ -34,7 +39,7 @@ class Region:
 
 
 def class_map(logits: NDArray[np.float32]) -> ClassMap:
-    """The class of each pixel, uint8 [H,W], of a segmentation's logits [classes,H,W].
+    """The most likely class of each pixel, uint8 [H,W], of a segmentation's logits [classes,H,W].
 
     Raises:
         UsageError: more classes than a palette has entries.
@@ -52,7 +57,7 @@ def check_palette(classes: int) -> None:
 
 
 def regions(classes: ClassMap) -> list[Region]:
-    """The classes that are present, the largest first."""
+    """The classes that are present in a map, uint8 [H,W], the largest first."""
     counts = np.bincount(classes.ravel())
     order = np.argsort(-counts, kind="stable")
     return [Region(int(index), int(counts[index])) for index in order if counts[index]]
@@ -70,7 +75,7 @@ def palette() -> Pixels:
 
 
 def encode_map(classes: ClassMap) -> bytes:
-    """A palette PNG whose pixel values are class indexes."""
+    """A palette PNG whose pixel values are the class indexes, uint8 [H,W]."""
     image = Image.fromarray(classes).convert("L")
     image.putpalette(palette().tobytes())
     stream = io.BytesIO()
@@ -89,12 +94,13 @@ def overlay(image: Pixels, classes: ClassMap, names: tuple[str, ...]) -> Pixels:
     Returns:
         uint8 [H',W',3]; a small image is enlarged by a whole factor, so that the legend can be read.
     """
-    factor = max(1, -(-_LEAST_SIDE // max(classes.shape)))
+    factor = max(1, -(-_MIN_SIDE // max(classes.shape)))
     image, classes = (np.repeat(np.repeat(a, factor, 0), factor, 1) for a in (image, classes))
     mixed = (1 - _OPACITY) * image + _OPACITY * palette()[classes]
-    mixed[_borders(classes)] *= 0.35
+    mixed[_borders(classes)] *= _BORDER_SHADE
     height = classes.shape[0]
-    legend = _legend(regions(classes), names, height, size=max(15, max(classes.shape) // 42))
+    letter = max(_MIN_LETTER, max(classes.shape) // _LETTERS_A_SIDE)
+    legend = _legend(regions(classes), names, height, letter)
     canvas = np.full((max(height, legend.height), classes.shape[1] + legend.width, 3), _BACKGROUND, np.uint8)
     canvas[:height, : classes.shape[1]] = np.rint(mixed)
     canvas[: legend.height, classes.shape[1] :] = np.asarray(legend)
@@ -109,36 +115,40 @@ def _borders(classes: ClassMap) -> NDArray[np.bool_]:
     return borders
 
 
-def _legend(present: list[Region], names: tuple[str, ...], height: int, size: int) -> Image.Image:
+def _legend(present: list[Region], names: tuple[str, ...], height: int, letter: int) -> Image.Image:
     """A column of colours, names and shares, as many as fit beside an image of that height.
 
     Args:
         present: the classes, the largest first.
         names: of all classes.
         height: of the image, in pixels.
-        size: of the letters, in pixels.
+        letter: height of the letters, in pixels.
     """
-    font, row = ImageFont.load_default(size), round(1.7 * size)
-    most = max(_LEAST_ROWS, (height - size) // row)
-    shown = present if len(present) <= most else present[: most - 1]
+
+    def pixels(letters: float) -> int:
+        return round(letters * letter)
+
+    font, row = ImageFont.load_default(letter), pixels(_ROW)
+    fitting = max(_MIN_ROWS, (height - letter) // row)
+    shown = present if len(present) <= fitting else present[: fitting - 1]
     texts = [(_short(names[region.index]), _percent(region, present)) for region in shown]
     rest = f"and {len(present) - len(shown)} more"
     name_width = max(font.getlength(text) for text in (*(name for name, _ in texts), rest))
     share_width = max(font.getlength(share) for _, share in texts)
-    name_left, right = round(3.1 * size), round(4.3 * size + name_width + share_width)
+    right = round((_NAME_LEFT + _SHARE_GAP) * letter + name_width + share_width)
     rows = len(texts) + (len(shown) < len(present))
-    legend = Image.new("RGB", (right + size, size + rows * row), _BACKGROUND)
+    legend = Image.new("RGB", (right + letter, letter + rows * row), _BACKGROUND)
     draw = ImageDraw.Draw(legend)
     for number, (region, (name, share)) in enumerate(zip(shown, texts, strict=True)):
-        top = round(size / 2) + number * row
-        middle = top + row // 2
-        box = (size, middle - round(0.55 * size), round(2.5 * size), middle + round(0.55 * size))
-        draw.rounded_rectangle(box, size // 5, tuple(int(value) for value in palette()[region.index]))
-        draw.text((name_left, middle), name, _INK, font, anchor="lm")
+        middle = pixels(0.5) + number * row + row // 2
+        half = pixels(_BOX_HALF)
+        box = (pixels(_BOX_LEFT), middle - half, pixels(_BOX_RIGHT), middle + half)
+        draw.rounded_rectangle(box, letter // 5, tuple(int(value) for value in palette()[region.index]))
+        draw.text((pixels(_NAME_LEFT), middle), name, _INK, font, anchor="lm")
         draw.text((right, middle), share, _FAINT, font, anchor="rm")
     if rows > len(texts):
-        middle = round(size / 2) + len(texts) * row + row // 2
-        draw.text((name_left, middle), rest, _FAINT, font, anchor="lm")
+        middle = pixels(0.5) + len(texts) * row + row // 2
+        draw.text((pixels(_NAME_LEFT), middle), rest, _FAINT, font, anchor="lm")
     return legend
 
 
@@ -149,4 +159,4 @@ def _percent(region: Region, present: list[Region]) -> str:
 
 def _short(name: str) -> str:
     name = "".join(letter for letter in name if letter.isprintable())
-    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 3]}..."
+    return name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 3]}..."

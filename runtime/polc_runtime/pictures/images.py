@@ -1,10 +1,10 @@
-"""Pictures in and out: any file Pillow reads becomes 8-bit RGB, and pixels the tensor the graphs take."""
+"""Image files in and out: any file that Pillow reads becomes 8-bit RGB, and pixels the graphs' tensor."""
 
 from __future__ import annotations
 
 import io
-import threading
-import warnings
+import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +12,18 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from ..bitstream.plan import Pad
-from ..errors import ImageError, ImageLimitError, UsageError
+from ..errors import ImageError, ImageLimitError, ResourceError, UsageError
 from ..files.inputs import open_file
 from ..files.outputs import write_file
 from ..limits import DEFAULT_LIMITS, Limits
 
 Pixels = NDArray[np.uint8]
 
+ImageFileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
+"""An image file: its path, its bytes, or an open binary file; or what Pillow has opened."""
 
 OUTPUT_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
@@ -45,15 +47,15 @@ _REFUSED_FORMATS = frozenset({"EPS", "WMF", "IPTC"})
 """Read by running another program, by Windows' own renderer, or as whatever is inside, those two included."""
 _TRANSPARENT = "transparent parts are laid on white"
 _DEEP_COLOUR = "16-bit colour is cut to its upper 8 bits"
-_PILLOW_LOCK = threading.Lock()
+_NO_MEMORY = "not enough memory for an image of this size"
 
 
 class ReadImage(NamedTuple):
-    """A picture as the codec takes it, and what had to be changed to get there.
+    """An image as the codec takes it, and what had to be changed to get there.
 
     Attributes:
         pixels: uint8 [H, W, 3], RGB.
-        notices: one sentence for each change the user might not expect; empty for an ordinary picture.
+        notices: one sentence for each change the user might not expect; empty for an ordinary image.
     """
 
     pixels: Pixels
@@ -61,9 +63,9 @@ class ReadImage(NamedTuple):
 
 
 def read_image(
-    source: Path | BinaryIO | bytes, limits: Limits = DEFAULT_LIMITS, name: str | None = None
+    source: ImageFileSource, limits: Limits = DEFAULT_LIMITS, name: str | None = None
 ) -> ReadImage:
-    """Reads the first frame of a picture as 8-bit RGB.
+    """Reads the first frame of an image as 8-bit RGB. Threads may read at once.
 
     The EXIF rotation is applied, alpha laid on white, an embedded ICC profile converted to sRGB unless it
     changes next to nothing (or cannot be used), and CMYK, grey and palettes converted. 16-bit grey is scaled
@@ -71,42 +73,31 @@ def read_image(
     rounded value, which a notice says. Integer grey may hold 0..65535 and floating-point grey 0..1.
 
     Args:
-        source: a path, an open binary file, or the file's bytes.
+        source: a path, an open binary file, the file's bytes, or an image that Pillow has opened.
         limits: bounds on the image's size, checked before any pixel is decoded.
-        name: what messages call the picture; by default the path, or the open file's name.
+        name: what messages call the image; by default the path, or the open file's name.
 
     Raises:
-        ImageError: not an image, damaged, truncated, empty, too large, or in a colour mode that is not read.
-        PolcError: the file cannot be opened.
+        UsageError: the file cannot be opened, or `source` is something else.
+        ImageError: not an image, damaged, truncated, empty, or in a colour mode that is not read; above the
+            limits, an `ImageLimitError`.
+        ResourceError: not enough memory.
     """
     name = name or _name_of(source)
     with _opened(source) as stream:
         image, raw_modes = _decode(stream, limits, name)
-    with _image_errors(name):
-        pixels, notices = _to_rgb(image, raw_modes)
-        pixels = np.ascontiguousarray(_turned(pixels, _orientation(image)))
-    return ReadImage(pixels, notices)
-
-
-def from_pillow(image: Image.Image, limits: Limits = DEFAULT_LIMITS, name: str = "image") -> ReadImage:
-    """The pixels of a Pillow image, converted as `read_image` does; its file may be open still.
-
-    Raises:
-        ImageError: it cannot be decoded, or its colour mode is not read.
-        LimitError: it is larger than the limits.
-    """
-    if problem := limits.size_problem(*image.size):
-        raise ImageLimitError(f"{name}: {problem}")
-    with _image_errors(name):
-        raw_modes = _raw_modes(image) if isinstance(image, ImageFile.ImageFile) else frozenset()
-        image.load()
-        pixels, notices = _to_rgb(image, raw_modes)
-        pixels = np.ascontiguousarray(_turned(pixels, _orientation(image)))
-    return ReadImage(pixels, notices)
+    try:
+        pixels, notices = _to_rgb(image, raw_modes, name)
+        return ReadImage(np.ascontiguousarray(_turned(pixels, _orientation(image))), notices)
+    except MemoryError:
+        raise ResourceError(f"{name}: {_NO_MEMORY}") from None
 
 
 def write_image(
-    pixels: Pixels, destination: Path | BinaryIO, format: str | None = None, force: bool = False
+    pixels: Pixels,
+    destination: str | os.PathLike[str] | BinaryIO,
+    format: str | None = None,
+    force: bool = False,
 ) -> None:
     """Writes uint8 [H, W, 3] pixels as an image file; a path is written whole or not at all.
 
@@ -118,11 +109,12 @@ def write_image(
         force: overwrite a file that exists.
 
     Raises:
-        UsageError: an unknown format or suffix, or the file exists and `force` is not given.
+        UsageError: an unknown format or suffix, the file exists and `force` is off, or it cannot be written.
         ImageError: the format cannot hold these pixels.
-        PolcError: the file cannot be written.
+        ResourceError: the disk is full.
     """
-    if isinstance(destination, Path):
+    if isinstance(destination, str | os.PathLike):
+        destination = Path(destination)
         suffix = output_suffix(format if format is not None else destination.suffix)
         write_file(destination, encode_image(pixels, suffix), force)
     else:
@@ -192,67 +184,83 @@ def _check_pixels(pixels: Pixels) -> None:
         raise ImageError(f"an image is uint8 [H, W, 3]; got {pixels.dtype} {list(pixels.shape)}")
 
 
-def _name_of(source: Path | BinaryIO | bytes) -> str:
-    if isinstance(source, Path):
-        return str(source)
-    name = getattr(source, "name", None)
+def _name_of(source: ImageFileSource) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    name = getattr(source, "name", None) or getattr(source, "filename", None)
     return name if isinstance(name, str) else "image"
 
 
 @contextmanager
-def _opened(source: Path | BinaryIO | bytes) -> Iterator[BinaryIO]:
-    if isinstance(source, Path):
-        with open_file(source) as stream:
+def _opened(source: ImageFileSource) -> Iterator[BinaryIO | Image.Image]:
+    if isinstance(source, str | os.PathLike):
+        with open_file(Path(source)) as stream:
             yield stream
-    elif isinstance(source, bytes):
+    elif isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
-    else:
+    elif isinstance(source, Image.Image):
+        yield source
+    elif hasattr(source, "read"):
         yield source if source.seekable() else io.BytesIO(source.read())
+    else:
+        raise UsageError(
+            "an image must be an array, a path, the bytes of an image file or a Pillow image; "
+            f"got {type(source).__name__}"
+        )
 
 
-def _decode(stream: BinaryIO, limits: Limits, name: str) -> tuple[Image.Image, frozenset[str]]:
+def _decode(stream: BinaryIO | Image.Image, limits: Limits, name: str) -> tuple[Image.Image, frozenset[str]]:
     """The first frame, decoded, and the raw modes it was stored in: Pillow forgets them on decoding."""
-    if not stream.read(1):
-        raise ImageError(f"{name}: the file is empty")
-    stream.seek(0)
-    with _image_errors(name), _pillow_limit(limits):
-        image = Image.open(stream, formats=safe_formats())
-        problem = limits.size_problem(*image.size)
-        if problem:
-            raise ImageError(problem)
+    with _pillow_errors(name):
+        image = stream if isinstance(stream, Image.Image) else _header(stream)
+    try:
+        limits.check_image(*image.size)
+    except ImageError as error:
+        raise type(error)(f"{name}: {error}") from None
+    with _pillow_errors(name):
         raw_modes = _raw_modes(image)
         image.load()
-        return image, raw_modes
+    return image, raw_modes
 
 
-@contextmanager
-def _pillow_limit(limits: Limits) -> Iterator[None]:
-    """Has Pillow's own check, a global that warns from 89 million pixels, raise `ImageError` at this limit.
+def _header(stream: BinaryIO) -> Image.Image:
+    """`Image.open`, without the check of the size that a global of the process sets.
 
-    Held while decoding, so that two threads do not undo each other's setting.
+    Raises:
+        UnidentifiedImageError: no plugin takes the file.
     """
-    with _PILLOW_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limits.max_pixels
+    stream.seek(0)
+    prefix = stream.read(16)
+    if not prefix:
+        raise Image.UnidentifiedImageError("the file is empty")
+    for name in safe_formats():
+        factory, accept = Image.OPEN[name]
         try:
-            yield
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise ImageError(f"holds more pixels than the limit of {limits.max_pixels}") from None
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+            accepted = accept(prefix) if accept else True
+            if accepted and not isinstance(accepted, str):  # a text says what Pillow was built without
+                stream.seek(0)
+                return factory(stream, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # by which plugins say "not mine"
+            continue
+    raise Image.UnidentifiedImageError("not an image of a kind that can be read")
 
 
 @contextmanager
-def _image_errors(name: str) -> Iterator[None]:
-    """Turns what Pillow raises on bad files into `ImageError`; on hostile ones that can be any exception."""
+def _pillow_errors(name: str) -> Iterator[None]:
+    """Turns what Pillow raises on bad files into `ImageError`; on hostile ones that can be any exception.
+
+    Nothing but calls of Pillow may stand inside.
+    """
     try:
         yield
-    except ImageError as error:
+    except Image.UnidentifiedImageError as error:
         raise ImageError(f"{name}: {error}") from None
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image of a kind that can be read") from None
+    except Image.DecompressionBombError as error:
+        raise ImageLimitError(
+            f"{name}: Pillow refuses a part of this size, see PIL.Image.MAX_IMAGE_PIXELS ({_reason(error)})"
+        ) from None
     except MemoryError:
-        raise ImageError(f"{name}: the image is too large for this machine's memory") from None
+        raise ResourceError(f"{name}: {_NO_MEMORY}") from None
     except Exception as error:
         raise ImageError(f"{name}: the image is damaged or not supported ({_reason(error)})") from error
 
@@ -262,44 +270,49 @@ def _reason(error: Exception) -> str:
 
 
 def safe_formats() -> list[str]:
-    """Pillow's formats that strangers' files may have."""
+    """Names of the formats that are read; some of Pillow's would run other programs."""
     Image.init()
     return [name for name in Image.ID if name not in _REFUSED_FORMATS]
 
 
-def _raw_modes(image: ImageFile.ImageFile) -> frozenset[str]:
+def _raw_modes(image: Image.Image) -> frozenset[str]:
     """What the file's own samples are, as Pillow tells its decoder: "RGB;16B", "I;12", "L"..."""
-    arguments = (tile[3] for tile in image.tile)
+    arguments = (tile[3] for tile in image.tile) if isinstance(image, ImageFile.ImageFile) else ()
     parts = (part for each in arguments for part in (each if isinstance(each, tuple) else (each,)))
     return frozenset(part for part in parts if isinstance(part, str))
 
 
-def _to_rgb(image: Image.Image, raw_modes: frozenset[str]) -> tuple[Pixels, tuple[str, ...]]:
+def _to_rgb(image: Image.Image, raw_modes: frozenset[str], name: str) -> tuple[Pixels, tuple[str, ...]]:
     """Pixels of a decoded image, not yet turned upright, and the notices."""
     profile = image.info.get("icc_profile")
     if image.mode == "F" or image.mode.startswith("I"):
-        return _in_srgb(Image.fromarray(_grey_8_bit(image, raw_modes)), profile)
+        return _in_srgb(Image.fromarray(_grey_8_bit(image, raw_modes, name)), profile)
     deep = (_DEEP_COLOUR,) if any(";16" in raw for raw in raw_modes) else ()
-    if not image.has_transparency_data:
-        pixels, notices = _in_srgb(image, profile)
-        return pixels, deep + notices
-    rgba = image.convert("RGBA")
-    colour = rgba.getchannel("R") if image.mode in ("1", "L", "LA") else rgba.convert("RGB")
+    with _pillow_errors(name):
+        colour, alpha = _split(image)
     pixels, notices = _in_srgb(colour, profile)
-    alpha = np.asarray(rgba.getchannel("A"))
-    if alpha.min() == 255:
+    if alpha is None or (weights := np.asarray(alpha)).min() == 255:
         return pixels, deep + notices
-    return _on_white(pixels, alpha), deep + notices + (_TRANSPARENT,)
+    return _on_white(pixels, weights), deep + notices + (_TRANSPARENT,)
 
 
-def _grey_8_bit(image: Image.Image, raw_modes: frozenset[str]) -> Pixels:
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Colours, as L, RGB or CMYK, and the alpha channel, if there is one."""
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        grey = image.mode in ("1", "L", "LA")
+        return rgba.getchannel("R") if grey else rgba.convert("RGB"), rgba.getchannel("A")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB"), None
+
+
+def _grey_8_bit(image: Image.Image, raw_modes: frozenset[str], name: str) -> Pixels:
     """8-bit grey [H, W] of integers (0..65535; 0..4095 of a 12-bit file) or floating-point values (0..1)."""
     values = np.asarray(image)
     peak = 1 if image.mode == "F" else 4095 if "I;12" in raw_modes else 65535
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= peak):
         raise ImageError(
-            f"grey values must lie in 0..{peak}, but go from {low:g} to {high:g}; scale them first"
+            f"{name}: grey values must lie in 0..{peak}, but go from {low:g} to {high:g}; scale them first"
         )
     grey = np.rint(values * np.float32(255 / peak)).astype(np.uint8)
     transparent = image.info.get("transparency")
@@ -314,25 +327,21 @@ def _on_white(pixels: Pixels, alpha: Pixels) -> Pixels:
     return ((weight * pixels + (255 - weight) * 255 + 127) // 255).astype(np.uint8)
 
 
-def _in_srgb(image: Image.Image, profile: bytes | None) -> tuple[Pixels, tuple[str, ...]]:
-    """RGB pixels, through the ICC profile if there is one of use that changes more than two levels."""
-    if image.mode not in ("L", "RGB", "CMYK"):
-        image = image.convert("RGB")
-    converted = _through_profile(image, profile) if profile else None
-    if converted is None:
+def _in_srgb(image: Image.Image, profile: Any) -> tuple[Pixels, tuple[str, ...]]:
+    """RGB pixels of an L, RGB or CMYK image, through its profile where that changes more than two levels."""
+    transform = _to_srgb(profile, image.mode) if isinstance(profile, bytes) and profile else None
+    if transform is None or _is_srgb(transform, image.mode):
         return np.array(image.convert("RGB")), ()
-    return np.array(converted), ("colours are converted from the embedded ICC profile to sRGB",)
+    return np.array(transform.apply(image)), ("colours are converted from the embedded ICC profile to sRGB",)
 
 
-def _through_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """The image in sRGB; None where the profile is sRGB itself or cannot be used."""
+def _to_srgb(profile: bytes, mode: str) -> Any:
+    """The transform from a profile to sRGB; None where it cannot be used."""
     from PIL import ImageCms
 
     try:
-        transform = ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), image.mode, "RGB"
-        )
-        return None if _is_srgb(transform, image.mode) else transform.apply(image)
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     except Exception:  # a profile that is damaged or of another colour space, or Pillow without LittleCMS
         return None
 
@@ -351,7 +360,7 @@ def _is_srgb(transform: Any, mode: str) -> bool:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation 1..8; 1 where there is none or the EXIF block is damaged."""
     try:
-        return int(image.getexif().get(0x0112, 1))
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         return 1
 

@@ -27,7 +27,7 @@ def preprocess(pixels: Pixels, steps: Preprocessing, limits: Limits = DEFAULT_LI
         uint8 [H',W',3].
 
     Raises:
-        ImageError: the scaled image would be larger than the limits: it is very long and thin.
+        ImageLimitError: the scaled image would be larger than the limits: it is very long and thin.
     """
     if steps.resize is not None:
         pixels = _resized(pixels, steps.resize, steps.interpolation, limits)
@@ -50,6 +50,8 @@ def _resized(pixels: Pixels, shorter: int, interpolation: str, limits: Limits) -
     size = (shorter * width // least, shorter * height // least)
     if size == (width, height):
         return pixels
-    if problem := limits.size_problem(*size):
-        raise ImageError(f"with its shorter side scaled to {shorter}: {problem}")
+    try:
+        limits.check_image(*size)
+    except ImageError as error:
+        raise type(error)(f"with its shorter side scaled to {shorter}: {error}") from None
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling[interpolation.upper()]))

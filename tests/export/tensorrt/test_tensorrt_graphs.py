@@ -10,7 +10,7 @@ from formula import formula_task
 from onnx import TensorProto, helper, numpy_helper
 
 from polc import preset
-from polc.graphs import task_graphs
+from polc.tasks.graphs import task_graphs
 from polc_export.onnx.attention_function import OP_TYPE, add_attention_function, has_attention, is_attention
 from polc_export.onnx.graph import export_graph
 from polc_export.onnx.half import to_half

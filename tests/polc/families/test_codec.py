@@ -7,7 +7,7 @@ from formula import formula_codec
 from polc import Codec, preset
 from polc.families.tinylic.context import gather, scatter
 from polc.families.tinylic.levels import interpolate_levels
-from polc_runtime.bitstream.schedule import schedule
+from polc_runtime.bitstream.schedule import nine_steps
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_level_tables_interpolate_geometrically():
 
 def test_steps_partition_the_latent():
     counts = torch.zeros(1, 32, 4, 6)
-    for step in schedule(32):
+    for step in nine_steps(32):
         counts = scatter(counts, step, gather(counts, step) + 1)
     assert torch.equal(counts, torch.ones_like(counts))
 
@@ -45,7 +45,7 @@ def test_context_sees_only_what_was_decoded_before(codec):
                 changed = scatter(changed, later, gather(changed, later) + 5)
             found = []
             for latent in (y_hat, changed):
-                shared = codec.context.channel_context(step.group, params, latent)
+                shared = codec.context.channel_context(codec.context.group_of[step.index], params, latent)
                 found.append(codec.context.step_parameters(step.index, params, latent, shared))
             assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
 

@@ -1,13 +1,11 @@
 """The reach that tiles are cut by is the networks' own: cutting an image changes nothing beyond it."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
 
 from polc import Codec, preset
-from polc_runtime.codec.tiles import Reach
 
 TINY = preset("polc-tiny")
 DEEP = dataclasses.replace(TINY, depths=(2, 2, 6, 2), hyper_depths=(2, 2))
@@ -16,11 +14,6 @@ WIDE_WINDOWS = dataclasses.replace(TINY, kernel_size=9, hyper_kernel_size=5)
 
 STRIDES = {"y": 16, "z": 64, "image": 1}
 NARROW = 192
-
-
-def reach_of(config):
-    """From the dimensions as a bundle's manifest has them."""
-    return Reach.of(json.loads(json.dumps(config.to_dict())))
 
 
 def random_codec(config):
@@ -44,8 +37,8 @@ def run(codec, image, y=None):
 
 def distances(codec, axis):
     """How far from a cut, in pixels, each output of the part before it and behind it differs."""
-    reach = reach_of(codec.config)
-    half = reach.z + reach.least
+    reach = codec.plan.reach
+    half = reach.z + reach.min
     shape = [1, 3, NARROW, NARROW]
     shape[axis] = 2 * half
     image = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -66,8 +59,8 @@ def distances(codec, axis):
 
 
 def test_a_cut_changes_what_is_within_the_reach_and_no_more():
-    reach = reach_of(TINY)
     codec = random_codec(TINY)
+    reach = codec.plan.reach
     for axis in (2, 3):
         before, behind = distances(codec, axis)
         assert {name: max(before[name], behind[name]) for name in STRIDES} == {
@@ -80,6 +73,7 @@ def test_a_cut_changes_what_is_within_the_reach_and_no_more():
 @pytest.mark.parametrize("config", [DEEP, WIDE_WINDOWS], ids=["deep", "wide windows"])
 def test_nothing_changes_beyond_the_reach_of_other_models(config):
     """The farthest influences may be lost in rounding there."""
-    reach = reach_of(config)
-    for found in distances(random_codec(config), 3):
+    codec = random_codec(config)
+    reach = codec.plan.reach
+    for found in distances(codec, 3):
         assert all(0 < distance <= getattr(reach, name) for name, distance in found.items())

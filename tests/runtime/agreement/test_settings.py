@@ -7,6 +7,7 @@ import pytest
 
 from polc_runtime.agreement.settings import MEAN_ERROR, NoisyBackend, Setting
 from polc_runtime.bitstream.calibration import Tolerances
+from polc_runtime.bundle import Bundle
 from polc_runtime.errors import UsageError
 
 
@@ -54,7 +55,7 @@ class Fixed:
 
 def test_noise_is_that_share_of_the_tolerance_and_in_the_context_graphs_alone() -> None:
     tolerances = Tolerances(((1.0, tuple(range(10, 19))), (8.0, (8,) * 9)))
-    backend = NoisyBackend(Fixed(), 0.5, tolerances)
+    backend = NoisyBackend(Fixed(), 0.5, tolerances, Bundle.load("nano").manifest.plan)
     exact = Fixed().run("context_0", {})["scales"]
 
     for quality, exponents in tolerances.rows:

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from polc_runtime.bench import rate_distortion
 from polc_runtime.bench.quality.comparison import compare, difference
 from polc_runtime.bench.quality.curves import Curve, ImageResult, mean_columns, read_curves
-from polc_runtime.bench.quality.interpolate import pchip
 from polc_runtime.cli.bench.text import comparison_text
 from polc_runtime.errors import DataError
 
@@ -111,6 +111,7 @@ def test_rates_beyond_the_other_curve(bjontegaard):
     assert (below.other, below.value, below.bound) == (28.0, -1.0, True)
     above = difference(points, 0.9, 40.0)
     assert (above.other, above.value) == (None, None)
+    assert difference((points[0][:1], points[1][:1]), 0.1, 30.0).value == 2.0
     for rate, psnr in zip(RATES, PSNR, strict=True):
         assert difference(points, rate, psnr).value == pytest.approx(0, abs=1e-12)
 
@@ -144,35 +145,18 @@ def test_pictures_with_other_pixels_are_not_compared(bjontegaard):
     result = compare(ours, theirs)
     assert all(level.worst is None for level in result.levels)
     assert result.notices == (
-        "a.png is another picture in theirs (1 such)",
-        "ours and theirs are means over different pictures: 2 and 2, 1 of one name",
+        "a.png is another image in theirs (1 such)",
+        "ours and theirs are means over different images: 2 and 2, 1 of one name",
     )
     alone = compare(ours, curve("published"))
     assert alone.notices == (
-        "published does not say which pictures it was measured on, nor each one's numbers",
+        "published does not say which images it was measured on, nor each one's numbers",
     )
 
 
 def test_equal_pictures_need_no_notice(bjontegaard):
     both = [curve(name, images={"a.png": (RATES, PSNR)}) for name in ("ours", "theirs")]
     assert compare(*both).notices == ()
-
-
-def test_interpolation_equals_scipy():
-    scipy = pytest.importorskip("scipy.interpolate", reason="the reference is scipy's")
-    rng = np.random.default_rng(0)
-    for count in (2, 3, 4, 9):
-        for _ in range(20):
-            x, y = np.sort(rng.uniform(0, 3, count)), np.round(np.cumsum(rng.normal(0.5, 1, count)), 1)
-            reference = scipy.PchipInterpolator(x, y)
-            for at in (*rng.uniform(x[0], x[-1], 5), *x):
-                assert pchip(x, y, at) == pytest.approx(float(reference(at)), abs=1e-9)
-
-
-def test_interpolation_does_not_go_beyond_its_ends():
-    assert pchip(np.array([2.0]), np.array([5.0]), 2.0) == 5.0
-    with pytest.raises(ValueError, match=r"not within 1.0 \.\. 2.0"):
-        pchip(np.array([1.0, 2.0]), np.array([5.0, 6.0]), 2.1)
 
 
 def published(tmp_path, results, **more):
@@ -229,7 +213,7 @@ IMAGE = {"image": "a", "width": 1, "height": 1, "sha256": "", "bpp": [1, 2]}
         ({"results": {"psnr": [1]}}, "has no list of numbers under bpp"),
         ({"results": {"bpp": [0.1, 0.2], "psnr": [30]}}, "psnr-rgb has 1 entries, bpp 2"),
         ({"results": {"bpp": [0.1, 0], "psnr": [30, 31]}}, "bpp holds entries that are not positive"),
-        ({"results": {"bpp": [0.1]}, "per_image": {}}, "per_image is no list"),
+        ({"results": {"bpp": [0.1]}, "per_image": {}}, "per_image is not a list"),
         ({"results": {"bpp": [0.1]}, "per_image": [{"image": "a"}]}, "lacks one of image, width, height"),
         ({"results": {"bpp": [0.1]}, "per_image": [IMAGE]}, "'a': has 2 qualities, results has 1"),
     ],
@@ -253,3 +237,13 @@ def test_results_without_psnr_are_one_error(tmp_path):
     (found,) = read_curves(published(tmp_path, {"bpp": RATES, "ms-ssim-db-rgb": PSNR}))
     with pytest.raises(DataError, match="BPG: the results hold no psnr-rgb; they have bpp, ms-ssim-db-rgb"):
         found.points("psnr-rgb")
+
+
+def test_a_curve_to_compare_with_is_checked_before_anything_is_measured(tmp_path):
+    (found,) = read_curves(published(tmp_path, {"bpp": RATES, "ms-ssim-db-rgb": PSNR}))
+    reports = []
+    with pytest.raises(DataError, match="BPG: the results hold no psnr-rgb"):
+        rate_distortion(
+            [np.zeros((8, 8, 3), np.uint8)], {"jpeg": [50]}, against=[found], progress=reports.append
+        )
+    assert reports == []

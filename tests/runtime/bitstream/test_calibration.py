@@ -45,7 +45,7 @@ def calibrated(scales: list[np.ndarray], exponents: tuple[int, ...]) -> Calibrat
     writer = CalibrationWriter(exponents, Edges(TABLE))
     for own in decisions(scales):
         writer.add(own)
-    return Calibration.unpack(writer.finish().pack())
+    return Calibration.unpack(writer.finish().pack(), len(exponents))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from polc_runtime.bitstream.scale_search import ScaleSearch
 from polc_runtime.bitstream.tables import CdfTable, EntropyTables
-from polc_runtime.errors import BitstreamError, BundleError
+from polc_runtime.errors import BundleError, NotFiniteError
 
 GOOD = np.array([[0, 100, 65536, 0], [0, 1, 2, 65536]], np.int32)
 
@@ -111,7 +111,7 @@ def test_the_search_is_a_binary_search_for_any_table(table: list[float], scales:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_scales_that_are_not_finite_are_refused(tables: EntropyTables, bad: float) -> None:
-    with pytest.raises(BitstreamError, match="not finite"):
+    with pytest.raises(NotFiniteError, match="not finite"):
         tables.indexes(np.array([1.0, bad], np.float32))
 
 
@@ -196,6 +196,7 @@ def test_damage_anywhere_in_a_file_is_a_bundle_error_or_harmless(
     tables.save(tmp_path / "good.npz")
     data = (tmp_path / "good.npz").read_bytes()
     random = np.random.default_rng(1)
+    refused = 0
     for _ in range(200):
         bad = bytearray(data)
         bad[random.integers(len(bad))] ^= 1 << random.integers(8)
@@ -203,4 +204,5 @@ def test_damage_anywhere_in_a_file_is_a_bundle_error_or_harmless(
         try:
             EntropyTables.load(tmp_path / "bad.npz")
         except BundleError:
-            continue
+            refused += 1
+    assert refused > 150, "hardly any byte of the file may change"

@@ -19,7 +19,7 @@ from polc_runtime.bitstream.container import (
     split_streams,
     symbol_checksum,
 )
-from polc_runtime.errors import BitstreamError, UsageError
+from polc_runtime.errors import BitstreamError, LimitError, UsageError
 from polc_runtime.limits import Limits
 
 HEADER = Header(b"FINGERPR", b"CODC", 768, 512, 1000)
@@ -94,22 +94,91 @@ def test_what_is_packed_comes_back_and_its_sizes_add_up(container: Container) ->
     assert list(container.section_sizes) == ["header", "z", "y", "checksums", *calibration, "crc"]
 
 
-def test_sizes_follow_from_the_header() -> None:
-    assert (HEADER.padded_size, HEADER.latent_size, HEADER.hyper_size) == ((512, 768), (32, 48), (8, 12))
-    odd = dataclasses.replace(HEADER, width=193, height=1)
-    assert (odd.padded_size, odd.latent_size, odd.hyper_size) == ((192, 256), (12, 16), (3, 4))
+WITHOUT_Z = Container(dataclasses.replace(HEADER, quality_code=1), None, b"yy", (0, 7, 8, 9), None, 2)
+WITH_Z = Container(
+    dataclasses.replace(HEADER, quality_code=65535),
+    b"z",
+    b"yy",
+    (6, 7, 8, 9),
+    Calibration((6, 7, 21), 7, b"bits"),
+    2,
+)
+
+
+@pytest.mark.parametrize(
+    ("container", "quality", "sections"),
+    [
+        (WITHOUT_Z, b"\x01\x00", b"\x02\x02yy\x03\x08\0\0\x07\0\x08\0\x09\0"),
+        (
+            WITH_Z,
+            b"\xff\xff",
+            b"\x01\x01z\x02\x02yy\x03\x08\x06\0\x07\0\x08\0\x09\0\x04\x07\x10\x0f\x07bits",
+        ),
+    ],
+)
+def test_the_bytes_of_version_2_are_those_of_the_specification(
+    container: Container, quality: bytes, sections: bytes
+) -> None:
+    body = b"POLC\x02" + SMALL.pack()[5:25] + quality + sections
+    assert container.pack() == sealed(body)
+    assert Container.unpack(sealed(body)) == container
+
+
+def version_2(quality: bytes, *sections: bytes) -> bytes:
+    return sealed(b"POLC\x02" + SMALL.pack()[5:25] + quality + b"".join(sections))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (version_2(b"\0\0", Z, Y, S), "the file's quality is 0, expected 0.00390625 to 255.996"),
+        (version_2(b"\0\1", Z, S), r"section 3 \(checksums\) stands where 2 \(y\) should"),
+        (version_2(b"\0\1", Y, Z, S), r"section 1 \(z\) stands where 3 \(checksums\) should"),
+        (version_2(b"\0\1", Z), r"no section 2 \(y\)"),
+        (version_2(b"\0\1", Z, Y, b"\x03\2\1\1"), "have 2 bytes, expected an even number from 4 to 130"),
+        (
+            version_2(b"\0\1", Z, Y, b"\x03\5\1\1\1\1\1"),
+            "the checksums have 5 bytes, expected an even number",
+        ),
+        (version_2(b"\0\1", Z, Y, b"\x03\x84\1" + bytes(132)), "the checksums have 132 bytes, expected"),
+        (version_2(b"\0\1", Y, S), "without a hyper-latent there is no checksum of one and no calibration"),
+        (version_2(b"\0\1", Y, b"\x03\4\0\0\1\1", b"\x04\2\0\0"), "without a hyper-latent there is no check"),
+        (version_2(b"\0\1", Z, Y, b"\x03\4\0\0\1\1", b"\x04\1\0"), "has 1 bytes, expected at least 2"),
+        (version_2(b"\0\1", Z, Y, b"\x03\4\0\0\1\1", b"\x04\2\x10\0"), "calibration's unused bits are set"),
+    ],
+)
+def test_each_malformation_of_version_2_has_its_own_message(data: bytes, message: str) -> None:
+    with pytest.raises(BitstreamError, match=message):
+        Container.unpack(data)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        dataclasses.replace(SMALL, checksums=SUMS[1:]),
+        dataclasses.replace(SMALL, z=None, checksums=(0, *SUMS[1:])),
+        dataclasses.replace(WITHOUT_Z, checksums=(1, 7, 8, 9)),
+        dataclasses.replace(WITH_Z, z=None, checksums=(0, 7, 8, 9)),
+    ],
+)
+def test_what_no_version_holds_is_not_packed(container: Container) -> None:
+    with pytest.raises(BitstreamError):
+        container.pack()
+
+
+def test_quality_follows_from_its_code() -> None:
     assert HEADER.quality == 1000 / 256
 
 
 @pytest.mark.parametrize(("quality", "code"), [(1, 256), (8, 2048), (3.001, 768), (5.5, 1408), (2.9995, 768)])
 def test_quality_is_kept_in_steps_of_1_256(quality: float, code: int) -> None:
-    assert quality_code(quality) == code
+    assert quality_code(quality, 1, 8) == code
 
 
 @pytest.mark.parametrize("quality", [0.9999, 8.0001, -1, float("nan"), float("inf")])
 def test_quality_out_of_range_is_the_users_error(quality: float) -> None:
     with pytest.raises(UsageError, match=f"between 1 and 8, got {quality}"):
-        quality_code(quality)
+        quality_code(quality, 1, 8)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +187,7 @@ def test_quality_out_of_range_is_the_users_error(quality: float) -> None:
         (b"", "not a .polc file"),
         (b"\x89PNG\r\n\x1a\n" * 20, "not a .polc file"),
         (b"POLC\x00", "has bitstream version 0, a draft that no released polc reads: encode the image again"),
-        (b"POLC\x02", "has bitstream version 2, this polc reads up to 1: use a newer polc"),
+        (b"POLC\x03", "has bitstream version 3, this polc reads up to 2: use a newer polc"),
         (with_header(4, b"\x07"), "has bitstream version 7"),
         (b"POLC", "truncated: it has 4 bytes"),
         (SMALL.pack()[:30], "truncated: it has 30 bytes"),
@@ -213,7 +282,7 @@ def test_limits_are_the_callers() -> None:
         Container.unpack(SMALL.pack(), Limits(max_pixels=1000))
     with pytest.raises(BitstreamError, match="has 77 bytes, the limit is 76"):
         Container.unpack(SMALL.pack(), Limits(max_bytes=76))
-    with pytest.raises(BitstreamError, match="would have 77 bytes, the limit is 76"):
+    with pytest.raises(LimitError, match="would have 77 bytes, the limit is 76"):
         SMALL.pack(Limits(max_bytes=76))
     with pytest.raises(BitstreamError, match="a side may have 700 pixels"):
         SMALL.pack(Limits(max_side=700))
@@ -238,7 +307,7 @@ def test_fields_out_of_range_are_not_packed(change: dict[str, object]) -> None:
 
 
 def test_too_few_checksums_are_not_packed() -> None:
-    with pytest.raises(BitstreamError, match="10 checksums, got 9"):
+    with pytest.raises(BitstreamError, match="holds a hyper-latent and 10 checksums, got 9"):
         dataclasses.replace(SMALL, checksums=SUMS[1:]).pack()
 
 

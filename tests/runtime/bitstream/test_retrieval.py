@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polc_runtime.bitstream import rans
 from polc_runtime.bitstream.retrieval import build, lookup
 
 
@@ -64,3 +65,22 @@ def test_a_structure_is_the_same_every_time() -> None:
 
 
 GOLDEN = (0, "b8aa40b16d00")
+
+
+@pytest.mark.skipif(rans.native() is None, reason="the native coder was not built")
+@pytest.mark.parametrize("count", [1, 7, 63, 500, 5000])
+def test_the_native_solver_gives_the_plain_ones_bytes(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(count)
+    keys = generator.choice(2**40, count, replace=False)
+    bits = generator.integers(0, 2, count).astype(bool)
+    found = []
+    for implementation in ("native", "python"):
+        monkeypatch.setenv("POLC_CODER", implementation)
+        found.append(build(keys, bits))
+    assert found[0] == found[1]
+
+
+@pytest.mark.skipif(rans.native() is None, reason="the native coder was not built")
+def test_the_native_solver_refuses_windows_beyond_the_solution() -> None:
+    starts, masks = np.array([60], np.uint64), np.array([1 << 10], np.uint64)
+    assert rans.native().solve(starts, masks, np.array([1], np.uint8), 8) is None

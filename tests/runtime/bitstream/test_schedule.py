@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from polc_runtime.bitstream.schedule import ALL_POSITIONS, gather, group_sizes, scatter, schedule
+from polc_runtime.bitstream.schedule import ALL_POSITIONS, gather, group_sizes, nine_steps, scatter
 
 
 def test_the_preset_of_the_paper_has_its_groups() -> None:
@@ -26,20 +26,19 @@ def test_too_few_channels_are_refused(channels: int) -> None:
 
 
 def test_steps_are_those_of_the_method() -> None:
-    steps = schedule(320)
+    steps = nine_steps(320)
     assert [s.index for s in steps] == list(range(9))
-    assert [s.group for s in steps] == [0, 0, 0, 0, 1, 1, 2, 2, 3]
-    assert [s.first_of_group for s in steps] == [True, False, False, False, True, False, True, False, True]
+    assert [s.channels.start for s in steps] == [0, 0, 0, 0, 24, 24, 93, 93, 197]
+    assert [s.graph for s in steps] == [f"context_{i}" for i in range(9)]
     assert steps[3].positions == ((1, 0),)
     assert steps[4].positions == ((0, 1), (1, 0))
     assert steps[6].positions == ((0, 0), (1, 1))
     assert steps[8].positions == ALL_POSITIONS and steps[8].all_positions
     assert [(s.channels.start, s.channels.stop) for s in steps[3::1][:2]] == [(0, 24), (24, 93)]
-    assert schedule(320) is steps
 
 
 def test_shapes_of_the_three_kinds_of_steps() -> None:
-    steps = schedule(320)
+    steps = nine_steps(320)
     assert steps[0].shape(12, 16) == (24, 6, 8)
     assert steps[5].shape(12, 16) == (138, 6, 8)
     assert steps[8].shape(12, 16) == (123, 12, 16)
@@ -47,7 +46,7 @@ def test_shapes_of_the_three_kinds_of_steps() -> None:
 
 def test_two_positions_come_one_after_the_other_with_all_channels() -> None:
     latent = np.arange(16 * 4 * 6).reshape(16, 4, 6)
-    step = schedule(16)[4]
+    step = nine_steps(16)[4]
     part = latent[step.channels]
     expected = [part[c, y, x] for p in ((0, 1), (1, 0)) for c in range(len(part))
                 for y in range(p[0], 4, 2) for x in range(p[1], 6, 2)]  # fmt: skip
@@ -58,7 +57,7 @@ def test_two_positions_come_one_after_the_other_with_all_channels() -> None:
 def test_scatter_undoes_gather_and_the_steps_cover_the_latent_once(channels: int) -> None:
     latent = np.random.default_rng(0).normal(size=(channels, 6, 10)).astype(np.float32)
     out = np.full_like(latent, np.nan)
-    for step in schedule(channels):
+    for step in nine_steps(channels):
         values = gather(latent, step)
         assert values.shape == step.shape(6, 10)
         assert values.flags.c_contiguous and not np.shares_memory(values, latent)
@@ -71,13 +70,13 @@ def test_scatter_undoes_gather_and_the_steps_cover_the_latent_once(channels: int
 @pytest.mark.parametrize("shape", [(16, 5, 4), (16, 4, 5), (16, 0, 4)])
 def test_odd_sizes_are_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="must be even"):
-        gather(np.zeros(shape), schedule(16)[0])
+        gather(np.zeros(shape), nine_steps(16)[0])
     with pytest.raises(ValueError, match="must be even"):
-        schedule(16)[0].shape(*shape[1:])
+        nine_steps(16)[0].shape(*shape[1:])
 
 
 def test_wrong_shapes_are_refused() -> None:
-    step = schedule(16)[8]
+    step = nine_steps(16)[8]
     with pytest.raises(ValueError, match="expected a latent"):
         gather(np.zeros((1, 16, 4, 4)), step)
     with pytest.raises(ValueError, match="the latent has 8"):
@@ -90,7 +89,7 @@ def test_wrong_shapes_are_refused() -> None:
 def test_step_sizes_and_order_are_the_golden_ones(golden: Path, name: str) -> None:
     vectors = np.load(golden / f"{name}.npz")
     h, w = vectors["y_hat"].shape[2:]
-    steps = schedule(320)
+    steps = nine_steps(320)
     assert [int(np.prod(s.shape(h, w))) for s in steps] == vectors["step_sizes"].tolist()
     # y_hat = symbol + mean and the symbols are round(y - mean): so they differ by at most a half and
     # y_hat - symbol is the mean. A wrong order leaves differences of several units.

@@ -71,7 +71,8 @@ def test_logits_are_the_graphs_and_the_models_own(codec, files, models, task_bun
         with torch.inference_mode():
             (model,) = models[task](*map(torch.from_numpy, feeds.values())).numpy()
         if task == "scenes-1":
-            assert expected.shape == (10, *(side + 1 for side in header.padded_size))
+            padded = codec.plan.padded_size(header.height, header.width)
+            assert expected.shape == (10, *(side + 1 for side in padded))
             expected, model = (each[:, : header.height, : header.width] for each in (expected, model))
         found = codec.infer(data, task)
         assert found.dtype == np.float32
@@ -158,7 +159,7 @@ def test_an_image_that_does_not_fit_says_which_size_is_needed(codec, files, rule
     with with_task(codec, "convnext", sizes=rule) as strict:
         for call in (strict.infer, strict.infer_pixels):
             with pytest.raises(
-                UsageError, match=r"has 150x100 pixels, padded to 192x192; polc compress"
+                UsageError, match=r"has 150x100 pixels, padded to 192x192; preprocess"
             ) as error:
                 call(files[0], "convnext")
             assert said in str(error.value)
@@ -177,7 +178,7 @@ def test_from_pixels_it_is_the_models_own_forward_on_the_decompressed_image(code
     for data in files[:2]:
         pixels = codec.decompress(data)
         height, width = pixels.shape[:2]
-        full = codec.header(data).padded_size
+        full = codec.plan.padded_size(height, width)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
         image = torch.nn.functional.pad(image, (0, full[1] - width, 0, full[0] - height), mode="replicate")
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -191,7 +192,7 @@ def test_from_pixels_it_is_the_models_own_forward_on_the_decompressed_image(code
 def test_without_a_pixel_graph_it_says_how_to_get_one(codec, files):
     with (
         with_task(codec, "convnext", pixels=False) as plain,
-        pytest.raises(UsageError, match="no pixel graph of the task convnext: export it with --with-pixels"),
+        pytest.raises(UsageError, match="no pixel graph of the task convnext: export it with one"),
     ):
         plain.infer_pixels(files[0], "convnext")
 

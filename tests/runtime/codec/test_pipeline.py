@@ -9,8 +9,9 @@ from PIL import Image
 from polc_runtime import BitstreamError, Codec, ImageError, PolcError, UsageError
 from polc_runtime.backends.wrapper import BackendWrapper
 from polc_runtime.bench.speed.plan import synthetic_picture
-from polc_runtime.codec.pipeline import READ, WAIT, Gate, compress_many, decompress_many
+from polc_runtime.codec.pipeline import compress_many, decompress_many
 from polc_runtime.trace import listening
+from polc_runtime.workers import READ, WAIT
 
 SIZES = [(64, 80), (130, 70), (33, 200), (192, 192), (50, 50), (65, 64)]
 
@@ -65,11 +66,12 @@ def test_files_are_read_from_paths_and_bytes(codec, images, files, tmp_path):
         (tmp_path / f"{number}.polc").write_bytes(data)
     paths = [tmp_path / f"{number}.png" for number in range(len(images))]
     assert [outcome.result() for outcome in compress_many(codec, paths, 3)] == files
+    assert [outcome.result() for outcome in compress_many(codec, map(str, paths), 3)] == files
+    assert [outcome.result() for outcome in compress_many(codec, map(Image.fromarray, images), 3)] == files
     inside = [path.read_bytes() for path in paths]
     assert [outcome.result() for outcome in compress_many(codec, inside, 3)] == files
-    for outcome, data in zip(
-        decompress_many(codec, [path.with_suffix(".polc") for path in paths]), files, strict=True
-    ):
+    coded = [path.with_suffix(".polc") for path in paths]
+    for outcome, data in zip(decompress_many(codec, [*coded[:3], *map(str, coded[3:])]), files, strict=True):
         np.testing.assert_array_equal(outcome.result(), codec.decompress(data))
 
 
@@ -145,9 +147,25 @@ def test_leaving_early_stops_the_work(codec, images):
     assert not [t for t in threading.enumerate() if t.name.startswith("polc-pipeline") and t.is_alive()]
 
 
-def test_a_fault_of_the_program_is_raised(codec):
-    with pytest.raises(AttributeError):
-        list(compress_many(codec, [None], 3))
+def test_what_cannot_be_an_image_or_a_file_fails_alone(codec, images, files):
+    outcomes = list(compress_many(codec, [None, images[0], 7], 3))
+    assert [outcome.value for outcome in outcomes] == [None, files[0], None]
+    assert isinstance(outcomes[0].error, UsageError)
+    assert [outcome.error is None for outcome in decompress_many(codec, [None, files[0]])] == [False, True]
+
+
+def test_an_error_that_nobody_expected_is_the_outcome_of_its_item(codec, images, files):
+    class Faulty(Probe):
+        """A backend that fails on one image, with an error that is not polc's."""
+
+        def run(self, graph, inputs):
+            if graph == "analysis" and inputs["image"].shape[3] == 256:
+                raise ZeroDivisionError("a fault")
+            return super().run(graph, inputs)
+
+    outcomes = list(compress_many(codec.over(Faulty(codec.backend)), images[:4], 3, workers=2))
+    assert [outcome.value for outcome in outcomes] == [files[0], files[1], None, files[3]]
+    assert isinstance(outcomes[2].error, ZeroDivisionError)
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"networks": 0}])
@@ -177,14 +195,3 @@ def test_the_callers_listener_hears_every_thread(codec, images, tmp_path):
         list(compress_many(codec, [tmp_path / "a.png"] * 6, 3, workers=2))
     assert {READ, WAIT, "entropy", "symbols", "pixels", "container"} <= {name for name, _ in heard}
     assert threading.get_ident() not in {thread for _, thread in heard}
-
-
-def test_a_failing_graph_gives_the_turn_back(codec):
-    class Failing(Probe):
-        def run(self, graph, inputs):
-            raise PolcError("broken")
-
-    gate = Gate(Failing(codec.backend))
-    for _ in range(2):
-        with pytest.raises(PolcError, match="broken"):
-            gate.run("analysis", {})

@@ -4,18 +4,24 @@ import math
 import random
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from polc_runtime import Codec
 from polc_runtime.codec.rate import (
-    MAX_CALLS,
     STEPS,
+    RateGoal,
     bytes_for_bpp,
-    closest_to_bpp,
     largest_quality_within,
+    largest_quality_within_bpp,
+    largest_rung_within,
 )
 from polc_runtime.errors import UsageError
+
+MAX_CALLS = 26
+"""Of the search over qualities 1 to 8: it halves what is left with every second call."""
 
 
 class Encoder:
@@ -107,14 +113,16 @@ def test_a_limit_of_exactly_the_least_size_gives_the_lowest_quality():
 
 
 def test_a_limit_that_cannot_be_reached_says_the_least_size():
-    with pytest.raises(UsageError, match="^3999 bytes cannot be reached: .* at quality 1, is 4000 bytes$"):
+    with pytest.raises(
+        UsageError, match="^the smallest file, at quality 1, has 4000 bytes; 3999 bytes are too few$"
+    ):
         largest_quality_within(Encoder(curve()), 3999)
 
 
 def test_the_range_of_another_bundle_is_kept():
     encoder = Encoder(curve())
     assert largest_quality_within(encoder, 10**9, 2.0, 3.5)[0] == 3.5
-    with pytest.raises(UsageError, match="at quality 2, is"):
+    with pytest.raises(UsageError, match="at quality 2, has"):
         largest_quality_within(encoder, 10, 2.0, 3.5)
     assert all(2 <= quality <= 3.5 for quality in encoder.asked)
 
@@ -131,7 +139,7 @@ def test_bpp_counts_the_bits_of_the_whole_file_for_each_pixel(bpp, width, height
     encoder = Encoder(curve(base=width * height * 0.2 / 8))
     if Fraction(encoder.size(1) * 8, width * height) > bpp:
         return
-    quality, data = closest_to_bpp(encoder, bpp, width, height)
+    quality, data = largest_quality_within_bpp(encoder, bpp, width, height)
     assert Fraction(len(data) * 8, width * height) <= Fraction(repr(bpp))
     check(encoder, bytes_for_bpp(bpp, width, height), quality, data)
 
@@ -143,11 +151,68 @@ def test_bpp_is_what_its_decimals_say():
 
 
 def test_a_bpp_that_cannot_be_reached_says_the_least_rate():
-    with pytest.raises(UsageError, match=r"^0\.1 bpp .* at quality 1, is 3\.2 bpp \(4000 bytes\)$"):
-        closest_to_bpp(Encoder(curve()), 0.1, 100, 100)
+    with pytest.raises(
+        UsageError,
+        match=r"^the smallest file, at quality 1, has 3\.2 bpp \(4000 bytes\); 0\.1 bpp is too low$",
+    ):
+        largest_quality_within_bpp(Encoder(curve()), 0.1, 100, 100)
 
 
 @pytest.mark.parametrize("huge", [10**400, 2**62])
 def test_more_bytes_than_a_float_holds_give_the_largest_quality(huge):
     assert largest_quality_within(Encoder(curve()), huge)[0] == 8
-    assert closest_to_bpp(Encoder(curve()), 1e308, 100, 100)[0] == 8
+    assert largest_quality_within_bpp(Encoder(curve()), 1e308, 100, 100)[0] == 8
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
+def test_of_a_ladder_the_largest_quality_that_fits_is_found(count):
+    qualities = range(1, count + 1)
+    for most in (*(100 * quality for quality in qualities), 150, 10**6):
+        encoder = Encoder(lambda quality: 100 * quality)
+        quality, data = largest_rung_within(encoder, most, qualities)
+        assert quality == min(most // 100, count) and len(data) == 100 * quality
+        assert len(encoder.asked) <= math.log2(count) + 1
+    with pytest.raises(
+        UsageError, match="^the smallest file, at quality 1, has 100 bytes; 99 bytes are too few"
+    ):
+        largest_rung_within(Encoder(lambda quality: 100 * quality), 99, qualities)
+
+
+def test_a_goal_is_one_of_three_or_none():
+    RateGoal()
+    for goals in ({"quality": 3, "bpp": 1}, {"bpp": 1, "max_bytes": 9}, {"quality": 3, "max_bytes": 9}):
+        with pytest.raises(UsageError, match="=... and .*=... are mutually exclusive; give one of them"):
+            RateGoal(**goals)
+
+
+@pytest.mark.parametrize("name", ["quality", "bpp", "max_bytes"])
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+def test_a_goal_is_a_positive_number(name, value):
+    with pytest.raises(UsageError, match=f"^{name}=... must be a positive number, got {value}"):
+        RateGoal(**{name: value})
+
+
+@pytest.fixture(scope="module")
+def codec():
+    with Codec.load("nano", threads=1) as codec:
+        yield codec
+
+
+def test_a_quality_outside_of_the_bundles_range_is_refused_with_the_range(codec):
+    RateGoal(8.0).check(codec.plan.quality)
+    with pytest.raises(UsageError, match="must lie between 1 and 8, got 8.5$"):
+        RateGoal(8.5).check(codec.plan.quality)
+    RateGoal(max_bytes=1).check(codec.plan.quality)
+
+
+def test_a_goal_encodes_as_the_codec_does_at_the_quality_it_returns(codec):
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 70, 3), np.uint8)
+    default = codec.compress(pixels)
+    assert RateGoal().encode(codec, pixels) == (codec.plan.quality.default, default)
+    assert RateGoal(2.3).encode(codec, pixels, portable=False) == (
+        round(2.3 * STEPS) / STEPS,
+        codec.compress(pixels, 2.3, portable=False),
+    )
+    for goal in (RateGoal(max_bytes=len(default)), RateGoal(bpp=8 * len(default) / pixels[..., 0].size)):
+        quality, data = goal.encode(codec, pixels)
+        assert len(data) <= len(default) and data == codec.compress(pixels, quality)

@@ -91,7 +91,7 @@ def test_latent_is_the_encoders(codec):
     data = codec.compress(picture(100, 300), 6)
     latent = codec.latent(data)
     assert latent.shape == (32, 12, 20) and latent.dtype == np.float32
-    pixels = pad(picture(100, 300))
+    pixels = pad(picture(100, 300), codec.plan.pad)
     found = codec.backend.run("analysis", {"image": to_tensor(pixels), "quality": np.array([6], np.float32)})
     coded = codec.latent_coder.encode(found["y"][0], found["z"][0], 6)
     np.testing.assert_array_equal(latent, coded.y_hat)

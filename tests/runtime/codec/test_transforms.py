@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polc_runtime import Bundle, BundleError, Codec
+from polc_runtime import Bundle, Codec
 from polc_runtime.backends import BackendOptions
+from polc_runtime.bitstream.plan import VERSION_1_PAD
+from polc_runtime.bundle.plan import nine_step_plan
 from polc_runtime.pictures.images import pad
 
 TILE = 512 * 512
@@ -78,32 +80,33 @@ def assert_same_pixels(found, expected):
 
 @pytest.mark.parametrize("size", ODD_SIZES)
 def test_latents_of_tiles_are_those_of_the_whole_image(whole, tiled, monkeypatch, size):
-    pixels = pad(picture(*size))
-    expected = whole.transforms.analyse(pixels, 4.5)
+    pixels = pad(picture(*size), VERSION_1_PAD)
+    expected = whole.networks.analyse(pixels, 4.5)
     counts = count_runs(tiled, monkeypatch)
-    assert_same_latents(tiled.transforms.analyse(pixels, 4.5), expected)
+    assert_same_latents(tiled.networks.analyse(pixels, 4.5), expected)
     assert counts["analysis"] > 1 and counts["hyper_analysis"] == 1
 
 
 def test_a_bundle_without_hyper_analysis_is_cut_in_tiles_that_overlap_by_more(
     tiny_bundle, whole, monkeypatch
 ):
-    pixels = pad(picture(1000, 900))
+    pixels = pad(picture(1000, 900), VERSION_1_PAD)
     with open_codec(tiny_bundle, 2 * TILE, graphs=without_hyper_analysis(tiny_bundle)) as codec:
         counts = count_runs(codec, monkeypatch)
-        found = codec.transforms.analyse(pixels, 2)
-    assert_same_latents(found, whole.transforms.analyse(pixels, 2))
+        found = codec.networks.analyse(pixels, 2)
+    assert_same_latents(found, whole.networks.analyse(pixels, 2))
     assert counts.keys() == {"analysis"} and counts["analysis"] > 1
 
 
 def test_tiles_that_overlap_by_less_than_the_reach_give_something_else(tiny_bundle, whole):
     """So that the tests of equality can fail."""
-    pixels = pad(picture(1000, 900))
-    model = {**Bundle.load(tiny_bundle).manifest.model, "depths": [0, 0, 0, 0]}
-    with open_codec(tiny_bundle, TILE, model=model) as codec:
-        found = codec.transforms.analyse(pixels, 4)
+    pixels = pad(picture(1000, 900), VERSION_1_PAD)
+    plan = Bundle.load(tiny_bundle).manifest.plan
+    plan = dataclasses.replace(plan, reach=dataclasses.replace(plan.reach, y=16))
+    with open_codec(tiny_bundle, TILE, plan=plan) as codec:
+        found = codec.networks.analyse(pixels, 4)
     with pytest.raises(AssertionError):
-        assert_same_latents(found, whole.transforms.analyse(pixels, 4))
+        assert_same_latents(found, whole.networks.analyse(pixels, 4))
 
 
 @pytest.mark.parametrize("size", ODD_SIZES)
@@ -126,12 +129,12 @@ def test_files_decode_to_what_the_encoder_has_whichever_way_each_of_them_cuts(wh
 
 def test_an_image_within_the_bound_runs_whole_and_needs_no_reach(tiny_bundle, monkeypatch):
     pixels = picture(512, 512)
-    with open_codec(tiny_bundle, TILE, model={"dims": [32], "hyper_dim": 16}) as codec:
+    with open_codec(tiny_bundle, TILE, plan=nine_step_plan({"dims": [32], "hyper_dim": 16}, (1, 8))) as codec:
         counts = count_runs(codec, monkeypatch)
         codec.decompress(codec.compress(pixels))
         assert counts["analysis"] == counts["synthesis"] == 1 and "hyper_analysis" not in counts
-        with pytest.raises(BundleError, match=r"manifest\.json: model: depths is missing"):
-            codec.compress(picture(512, 513))
+        codec.compress(picture(512, 513))
+        assert counts["analysis"] == 2, "without a reach a large image runs whole too"
 
 
 CHILD = """

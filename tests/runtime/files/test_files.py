@@ -13,9 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from polc_runtime.errors import PolcError, UsageError
+from polc_runtime.errors import (
+    BitstreamLimitError,
+    ImageLimitError,
+    LimitError,
+    PolcError,
+    ResourceError,
+    UsageError,
+)
 from polc_runtime.files import outputs as files
-from polc_runtime.files.inputs import Source, expand, explain
+from polc_runtime.files.inputs import Source, expand, explain, read_plain_file
 from polc_runtime.files.outputs import Target, make_folder, plan, write_file
 from polc_runtime.limits import Limits
 
@@ -95,7 +102,7 @@ def test_a_named_file_is_taken_whatever_its_suffix_and_even_if_it_is_missing(tre
 
 def test_a_folder_without_images_says_which_suffixes_were_looked_for(tree):
     with pytest.raises(
-        UsageError, match=r"^in/empty: no file .* \.jpg \.png; its sub-folders .* --recursive$"
+        UsageError, match=r"^in/empty: no file .* \.jpg \.png; pass recursive=True to search its sub-folders$"
     ):
         expand(["in/empty"], SUFFIXES)
 
@@ -163,7 +170,7 @@ def test_an_output_that_is_another_input_is_an_error(tree):
 def test_standard_output_takes_one_input(tree):
     assert plan(expand(["in/b.png"], SUFFIXES), "-", SUFFIXES, ".polc")[0].target == Target(None)
     for arguments in (["in"], ["in/b.png", "in/a.JPG"]):
-        with pytest.raises(UsageError, match="'-o -' takes one input; there are 2"):
+        with pytest.raises(UsageError, match="^standard output ..-.. takes one input; there are 2"):
             plan(expand(arguments, SUFFIXES), "-", SUFFIXES, ".polc")
 
 
@@ -176,8 +183,12 @@ def test_a_source_is_read_up_to_a_limit(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"12345")
     assert Source(path, Path("a")).read(Limits(max_image_bytes=5)) == b"12345"
-    with pytest.raises(UsageError, match="is larger than the limit of 4 bytes .raise it by .POLC_MAX_BYTES"):
+    with pytest.raises(
+        BitstreamLimitError, match="is larger than the limit of 4 bytes .raise it by .POLC_MAX_BYTES"
+    ):
         Source(path, Path("a")).read(Limits(max_bytes=4), "max_bytes")
+    with pytest.raises(ImageLimitError, match="larger than the limit of 4 bytes"):
+        Source(path, Path("a")).read(Limits(max_image_bytes=4))
 
 
 def test_reading_takes_memory_for_what_is_there_and_not_for_what_may_be(tmp_path):
@@ -201,7 +212,7 @@ def test_a_pipe_is_read_up_to_a_limit_too(tmp_path):
         if whole:
             assert source.read(Limits(max_image_bytes=most)) == data
         else:
-            with pytest.raises(UsageError, match=f"larger than the limit of {most} bytes"):
+            with pytest.raises(ImageLimitError, match=f"larger than the limit of {most} bytes"):
                 source.read(Limits(max_image_bytes=most))
         os.close(read)
         writer.join(10)
@@ -233,22 +244,21 @@ def test_a_file_is_written_with_the_permissions_of_a_new_file(tmp_path):
 def test_a_file_that_exists_is_kept_without_force_and_replaced_with_it(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with pytest.raises(UsageError, match=f"^{path}: exists already; overwrite it with --force$"):
+    with pytest.raises(UsageError, match=f"^{path}: exists already; overwrite it with force=True$"):
         write_file(path, b"new")
     assert path.read_bytes() == b"old"
     write_file(path, b"new", force=True)
     assert path.read_bytes() == b"new" and not leftovers(tmp_path)
 
 
-def test_a_file_that_comes_while_another_is_written_is_kept(tmp_path, monkeypatch):
-    path = tmp_path / "a"
-    write_synced = files._write_synced
+def test_a_file_that_appears_while_another_is_written_is_kept(tmp_path, monkeypatch):
+    path, fsync = tmp_path / "a", os.fsync
 
-    def slow(temporary, data):
-        write_synced(temporary, data)
+    def slow(descriptor):
+        fsync(descriptor)
         path.write_bytes(b"came meanwhile")
 
-    monkeypatch.setattr(files, "_write_synced", slow)
+    monkeypatch.setattr(os, "fsync", slow)
     with pytest.raises(UsageError, match="exists already"):
         write_file(path, b"new")
     assert path.read_bytes() == b"came meanwhile" and not leftovers(tmp_path)
@@ -313,13 +323,15 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == f"PolcError {tmp_path / 'a'}: the file system does not take files this large\n"
+    assert done.stdout == f"ResourceError {tmp_path / 'a'}: the file system does not take files this large\n"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
 def test_a_full_disk_says_so():
-    with pytest.raises(PolcError, match="^/dev/full: no space is left on the disk; free some and run again$"):
+    with pytest.raises(
+        ResourceError, match="^/dev/full: no space is left on the disk; free some and run again$"
+    ):
         write_file(Path("/dev/full"), b"data")
 
 
@@ -363,7 +375,7 @@ def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UsageError, match=expected):
         write_file(tmp_path / "none/a", b"data")
     with pytest.raises(UsageError, match=expected):
-        Target(tmp_path / "none/a").check(force=False)
+        Target(tmp_path / "none/a").check()
 
 
 def test_a_folder_as_output_file_and_a_file_as_output_folder_are_errors(tmp_path):
@@ -377,10 +389,60 @@ def test_a_folder_as_output_file_and_a_file_as_output_folder_are_errors(tmp_path
 
 def test_a_target_makes_its_folders_only_when_it_is_written(tmp_path):
     target = Target(tmp_path / "x/y/a", make_folders=True)
-    target.check(force=False)
+    target.check()
     assert not list(tmp_path.iterdir())
-    target.write(b"data", force=False)
+    target.write(b"data")
     assert (tmp_path / "x/y/a").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize(
+    "code, error_class",
+    [
+        (errno.ENOSPC, ResourceError),
+        (errno.EDQUOT, ResourceError),
+        (errno.EFBIG, ResourceError),
+        (errno.EMFILE, ResourceError),
+        (errno.ENFILE, ResourceError),
+        (errno.ENOMEM, ResourceError),
+        (errno.ENOENT, UsageError),
+        (errno.EACCES, UsageError),
+        (errno.EROFS, UsageError),
+    ],
+)
+def test_what_the_system_lacks_is_no_error_of_the_user(code, error_class):
+    assert type(explain(OSError(code, os.strerror(code)), "a")) is error_class
+
+
+def test_too_many_open_files_are_a_lack_of_resources(tmp_path):
+    code = f"""
+import resource
+from pathlib import Path
+from polc_runtime.errors import error_kind
+from polc_runtime.files.inputs import Source, explain
+from polc_runtime.files.outputs import write_file
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+for act in (lambda: Source(Path({str(tmp_path)!r}, "a"), Path()).read(),
+            lambda: write_file(Path({str(tmp_path)!r}, "b"), b"data")):
+    try:
+        act()
+    except Exception as error:
+        print(error.kind)
+"""
+    (tmp_path / "a").touch()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "resources\nresources\n"
+
+
+def test_a_plain_file_is_read_within_its_limit_and_nothing_else_is(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("a")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_plain_file(tmp_path / "a", Limits(max_table_bytes=5), "max_table_bytes") == b"12345"
+    with pytest.raises(LimitError, match="a has 5 bytes, the limit is 4 .*max_table_bytes"):
+        read_plain_file(tmp_path / "a", Limits(max_table_bytes=4), "max_table_bytes")
+    for name in ("none", "link", "pipe", ""):
+        with pytest.raises(UsageError, match="does not exist or is not a regular file$"):
+            read_plain_file(tmp_path / name, Limits(), "max_table_bytes")
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,8 @@ Examples:
 
 
 COMMANDS = {
-    "stage1": "polc_training.cli.stage1:stage1",
-    "stage1-gan": "polc_training.cli.stage1:stage1_gan",
-    "stage2-cls": "polc_training.cli.stage2:stage2_cls",
-    "stage2-seg": "polc_training.cli.stage2:stage2_seg",
-    "pixels-cls": "polc_training.cli.pixels:pixels_cls",
-    "pixels-seg": "polc_training.cli.pixels:pixels_seg",
+    name: f"polc_training.cli.commands:{name.replace('-', '_')}"
+    for name in ("stage1", "stage1-gan", "stage2-cls", "stage2-seg", "pixels-cls", "pixels-seg")
 }
 """Commands: name -> "module:attribute"."""
 

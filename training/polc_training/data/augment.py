@@ -46,7 +46,7 @@ def reflected(pixels: Pixels, height: int, width: int) -> Pixels:
     """Pads each axis that is too short by what it lacks, on both sides, by reflection.
 
     This is torchvision's `RandomCrop(pad_if_needed=True, padding_mode="reflect")` on Pillow images: a random
-    crop of the result varies where the picture lies in it. Images of any size, even one pixel, can be padded.
+    crop of the result varies where the image lies in it. Images of any size, even one pixel, can be padded.
 
     Args:
         pixels: uint8 [h,w,3].
@@ -63,13 +63,6 @@ def random_crop(pixels: Pixels, size: int, generator: Generator) -> Pixels:
     """A square of `size` from anywhere in uint8 [h,w,3], padded by reflection where it is smaller."""
     pixels = reflected(pixels, size, size)
     top, left = (draw_integer(generator, have - size + 1) for have in pixels.shape[:2])
-    return pixels[top : top + size, left : left + size]
-
-
-def centre_crop(pixels: Pixels, size: int) -> Pixels:
-    """The central square of `size` of uint8 [h,w,3], which is padded by reflection where it is smaller."""
-    pixels = reflected(pixels, size, size)
-    top, left = ((have - size) // 2 for have in pixels.shape[:2])
     return pixels[top : top + size, left : left + size]
 
 

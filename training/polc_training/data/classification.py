@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from polc_runtime.bundle import Preprocessing
+from polc_runtime.datasets import SPLITS, image_files, split_folder
 from polc_runtime.errors import DataError, first_line
 from polc_runtime.files.inputs import explain
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
@@ -23,13 +24,9 @@ from polc_runtime.pictures.images import INPUT_SUFFIXES, Pixels, read_image
 from polc_runtime.pictures.preprocess import preprocess
 
 from .augment import draw_chance, draw_integer, drawing_from, planes, random_flip
-from .images import SPLITS, image_files, split_folder
 
 Transform = Callable[[Pixels, Generator], Pixels]
 """uint8 [h,w,3] and the source of all randomness -> uint8 [H,W,3], of one size for all images."""
-
-CROP_RATIO = 0.875
-"""Of ImageNet's evaluation: side of the central crop over the length of the scaled image's shorter side."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +84,6 @@ class CentralCrop:
     """Evaluation: scaled and cut as the task's preprocessing says, exactly as `polc compress --for-task`."""
 
     steps: Preprocessing
-
-    @classmethod
-    def of(cls, size: int, ratio: float = CROP_RATIO) -> CentralCrop:
-        """Squares of `size`; the shorter side is first scaled, bicubically, to size / ratio, cut down."""
-        return cls(Preprocessing(resize=int(size / ratio), crop=size))
 
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
         """uint8 [h,w,3] -> uint8 [H,W,3]; nothing is random."""

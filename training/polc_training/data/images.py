@@ -7,64 +7,19 @@ from pathlib import Path
 
 from torch import Generator, Tensor
 
-from polc_runtime.errors import DataError, UsageError
-from polc_runtime.files.inputs import expand
+from polc_runtime.datasets import image_files, split_folder
+from polc_runtime.errors import DataError
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
-from polc_runtime.pictures.images import INPUT_SUFFIXES, read_image
+from polc_runtime.pictures.images import read_image
 
-from .augment import centre_crop, planes, random_crop, random_flip
-
-SPLITS = {"train": ("train",), "val": ("val", "test"), "test": ("test", "val")}
-"""A split -> names of the sub-folder that may hold it, the best first."""
-
-
-def split_folder(folder: Path, split: str | None) -> Path:
-    """Where a split's files lie: its sub-folder; without one, `train` is the folder itself, all of it.
-
-    Args:
-        folder: what the user names.
-        split: one of `SPLITS`; None takes the folder as it is.
-
-    Raises:
-        DataError: there is no such folder, or none with the validation or test images.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder of images")
-    if split is None:
-        return folder
-    if split not in SPLITS:
-        raise DataError(f"expected the split to be one of {', '.join(SPLITS)}, got {split!r}")
-    for name in SPLITS[split]:
-        if (folder / name).is_dir():
-            return folder / name
-    if split == "train":
-        return folder
-    raise DataError(
-        f"{folder}: has no sub-folder {' or '.join(SPLITS[split])}; name the {split} images' own folder"
-    )
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Every image file below a folder, by name, in sorted order; hidden files are passed over.
-
-    Raises:
-        DataError: there is no such folder, or no image in it.
-        PolcError: a folder cannot be read.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder of images")
-    try:
-        sources = expand([str(folder)], INPUT_SUFFIXES, recursive=True)
-    except UsageError as error:
-        raise DataError(f"{folder}: holds no image files, nor do its sub-folders") from error
-    return [source.path for source in sources if source.path is not None]
+from .augment import planes, random_crop, random_flip
 
 
 class ImageFolder:
-    """Photos below one or more folders, cut to patches.
+    """Photos below one or more folders, cut to random patches.
 
-    Training takes a random crop and mirrors it at random, left to right and upside down, as the official
-    stage 1 does; evaluation the central crop, or whole images. Smaller images are padded by reflection.
+    A patch is mirrored at random, left to right and upside down, as the official stage 1 does. Smaller images
+    are padded by reflection.
     Images are read as `polc_runtime.pictures.images.read_image` does: EXIF rotation, alpha on white,
     grey and 16 bit converted.
 
@@ -75,34 +30,29 @@ class ImageFolder:
     def __init__(
         self,
         folders: str | Path | Sequence[str | Path],
-        patch: int | None,
+        patch: int,
         split: str | None = None,
-        augment: bool = True,
-        vertical_flip: bool = True,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Lists the files; none is read yet.
 
         Args:
             folders: one or more folders, searched with their sub-folders.
-            patch: side of the square patches in pixels; None for whole images, of whatever size.
+            patch: side of the square patches in pixels.
             split: take each folder's sub-folder of this split; see `split_folder`.
-            augment: random crops and flips; else central crops.
-            vertical_flip: whether flips upside down are among the augmentations.
             limits: bounds on the size of an image.
 
         Raises:
             DataError: a folder does not exist or has no image.
-            ValueError: `patch` is not positive, or None with `augment`.
+            ValueError: `patch` is not positive.
         """
-        if patch is not None and patch < 1 or patch is None and augment:
-            raise ValueError(f"expected patch >= 1 (None only without augment), got {patch}")
+        if patch < 1:
+            raise ValueError(f"expected patch >= 1, got {patch}")
         named = [folders] if isinstance(folders, str | Path) else list(folders)
         self.files = [file for folder in named for file in image_files(split_folder(Path(folder), split))]
         if not self.files:
             raise DataError("no folder of images was named")
-        self.patch, self.augment, self.limits = patch, augment, limits
-        self.axes = (1, 0) if vertical_flip else (1,)
+        self.patch, self.limits = patch, limits
 
     def __len__(self) -> int:
         return len(self.files)
@@ -114,8 +64,4 @@ class ImageFolder:
             PolcError: the file cannot be read.
         """
         pixels = read_image(self.files[index], self.limits).pixels
-        if self.augment and self.patch is not None:
-            pixels = random_flip(random_crop(pixels, self.patch, generator), generator, self.axes)
-        elif self.patch is not None:
-            pixels = centre_crop(pixels, self.patch)
-        return (planes(pixels),)
+        return (planes(random_flip(random_crop(pixels, self.patch, generator), generator, (1, 0))),)

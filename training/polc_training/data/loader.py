@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import click
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from polc_runtime.errors import DataError, PolcError
 
@@ -31,10 +32,10 @@ class Samples(Protocol):
 
 
 def report_once(message: str) -> None:
-    """Prints a line on standard error the first time it comes."""
+    """Logs a warning the first time it comes; where logging is not set up, a line on standard error."""
     if message not in _reported:
         _reported.add(message)
-        click.echo(message, err=True)
+        logging.getLogger(__name__).warning(message)
 
 
 def seeded(*numbers: int) -> Generator:
@@ -43,51 +44,61 @@ def seeded(*numbers: int) -> Generator:
     return Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """A permutation of 0..count-1 that (seed, epoch) settles."""
-    return torch.randperm(count, generator=seeded(_ORDER, seed, epoch)).tolist()
+@dataclass(frozen=True)
+class Loading:
+    """How samples become batches.
+
+    Attributes:
+        batch_size: samples in a batch, on each rank.
+        seed: of the whole run, 0 or more.
+        workers: processes that read; 0 reads in this one.
+        rank: which part of each epoch to load, 0..world_size-1.
+        world_size: how many parts there are.
+        drop_last: leave out the samples that fill no batch on every rank.
+        shuffle: draw a new order each epoch; else the order of the indexes.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    batch_size: int
+    seed: int = 0
+    workers: int = 0
+    rank: int = 0
+    world_size: int = 1
+    drop_last: bool = True
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in {"batch_size": 1, "seed": 0, "workers": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(
+                f"expected rank in 0..world_size-1, got rank={self.rank}, world_size={self.world_size}"
+            )
 
 
-class EpochBatches(Sampler[list[int]]):
-    """Indexes of one epoch's batches, for one of several ranks, from a given batch on.
+def epoch_batches(count: int, loading: Loading, epoch: int = 0, start_batch: int = 0) -> list[list[int]]:
+    """Indexes of one epoch's batches of `count` samples, for one of several ranks, from a given batch on.
 
     Rank r takes every world_size-th index from the r-th on. With `drop_last` every rank has the same number
     of batches, all full; without, the ranks together have each index once, and the last batch may be short.
+    Errors are those of `make_loader`.
     """
-
-    def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        start_batch: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        drop_last: bool = True,
-        shuffle: bool = True,
-    ) -> None:
-        """See `make_loader`, whose arguments and errors these are; `count` is the number of samples."""
-        _check_numbers(batch_size, seed, epoch, rank, world_size)
-        order = epoch_order(count, seed, epoch) if shuffle else list(range(count))
-        if drop_last:
-            full = batch_size * world_size
-            if count < full:
-                raise DataError(
-                    f"a batch takes {full} samples, but there are {count}; make the batch smaller"
-                )
-            order = order[: count // full * full]
-        mine = order[rank::world_size]
-        batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-        if not 0 <= start_batch <= len(batches):
-            raise ValueError(f"expected start_batch in 0..{len(batches)}, got {start_batch}")
-        self.batches = batches[start_batch:]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+    order = list(range(count))
+    if loading.shuffle:
+        order = torch.randperm(count, generator=seeded(_ORDER, loading.seed, epoch)).tolist()
+    if loading.drop_last:
+        full = loading.batch_size * loading.world_size
+        if count < full:
+            raise DataError(f"a batch takes {full} samples, but there are {count}; make the batch smaller")
+        order = order[: count // full * full]
+    mine, size = order[loading.rank :: loading.world_size], loading.batch_size
+    batches = [mine[start : start + size] for start in range(0, len(mine), size)]
+    if not 0 <= start_batch <= len(batches):
+        raise ValueError(f"expected start_batch in 0..{len(batches)}, got {start_batch}")
+    return batches[start_batch:]
 
 
 class Loader:
@@ -106,11 +117,11 @@ class Loader:
         Raises:
             DataError: no sample at all could be read.
         """
-        told: set[int] = set()
+        reported: set[int] = set()
         for batch, failures in self._batches:
             for index, message in failures:
-                if index not in told:
-                    told.add(index)
+                if index not in reported:
+                    reported.add(index)
                     self._report(f"{message}; it is skipped")
             if batch is None:
                 raise DataError(
@@ -121,15 +132,9 @@ class Loader:
 
 def make_loader(
     dataset: Samples,
-    batch_size: int,
-    seed: int = 0,
+    loading: Loading,
     epoch: int = 0,
     start_batch: int = 0,
-    workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    drop_last: bool = True,
-    shuffle: bool = True,
     report: Report = report_once,
 ) -> Loader:
     """Loads one epoch, or the rest of it, the same way whenever, wherever and in how many processes it runs.
@@ -140,31 +145,23 @@ def make_loader(
 
     Args:
         dataset: what to load.
-        batch_size: samples in a batch, on each rank.
-        seed: of the whole run, 0 or more.
+        loading: how.
         epoch: from 0.
         start_batch: how many batches of the epoch to leave out, those already trained on.
-        workers: processes that read; 0 reads in this one.
-        rank: which part of the epoch to load, 0..world_size-1.
-        world_size: how many parts there are.
-        drop_last: leave out the samples that fill no batch on every rank.
-        shuffle: draw a new order each epoch; else the order of the indexes.
-        report: takes one line for each sample that cannot be read; by default a line on standard error.
+        report: takes one line for each sample that cannot be read; by default it is logged.
 
     Raises:
         DataError: the dataset does not fill a batch, or, while iterating, none of its samples can be read.
         ValueError: a number is out of its range.
     """
-    count = len(dataset)
-    if count == 0:
+    if not len(dataset):
         raise DataError("there are no samples to load")
-    if workers < 0:
-        raise ValueError(f"expected workers >= 0, got {workers}")
-    sampler = EpochBatches(count, batch_size, seed, epoch, start_batch, rank, world_size, drop_last, shuffle)
+    if epoch < 0:
+        raise ValueError(f"expected epoch >= 0, got {epoch}")
     batches: DataLoader[Any] = DataLoader(
-        _Epoch(dataset, seed, epoch),
-        batch_sampler=sampler,
-        num_workers=workers,
+        _Epoch(dataset, loading.seed, epoch),
+        batch_sampler=epoch_batches(len(dataset), loading, epoch, start_batch),
+        num_workers=loading.workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         generator=Generator(),  # else a seed for the workers is drawn from torch's global generator
@@ -172,17 +169,20 @@ def make_loader(
     return Loader(batches, report)
 
 
-def _check_numbers(batch_size: int, seed: int, epoch: int, rank: int, world_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"expected batch_size >= 1, got {batch_size}")
-    if seed < 0 or epoch < 0:
-        raise ValueError(f"expected seed and epoch >= 0, got {seed} and {epoch}")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"expected rank in 0..world_size-1, got rank={rank}, world_size={world_size}")
+def first_batch(dataset: Samples, count: int, seed: int) -> Batch:
+    """`count` samples of the first epoch, or all there are if they are fewer."""
+    return next(iter(make_loader(dataset, Loading(count, seed, drop_last=False))))
+
+
+def drawn(dataset: Samples, count: int, seed: int) -> list[tuple[Tensor, ...]]:
+    """`count` samples drawn by the seed, in the order of their indexes, each as a batch of one."""
+    chosen = torch.randperm(len(dataset), generator=seeded(seed))[:count].tolist()
+    samples = (dataset.sample(index, seeded(seed, index)) for index in sorted(chosen))
+    return [tuple(each[None] for each in sample) for sample in samples]
 
 
 class _Item(NamedTuple):
-    """A sample, None where there is none to be had, and what could not be read on the way to it."""
+    """A sample, None where none can be read, and the samples that could not be read before it."""
 
     sample: tuple[Tensor, ...] | None
     failures: list[tuple[int, str]]

@@ -10,19 +10,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Generator, Tensor
 
-from polc_runtime.bitstream.plan import VERSION_1_PAD
+from polc_runtime import datasets
+from polc_runtime.datasets import Pair, read_labels, to_classes
 from polc_runtime.errors import DataError, first_line
 from polc_runtime.limits import DEFAULT_LIMITS, Limits
-from polc_runtime.pictures.images import read_image, safe_formats
+from polc_runtime.pictures.images import read_image
 
 from .augment import draw_uniform, drawing_from, planes
-from .images import image_files, split_folder
-
-Pair = tuple[Path, Path]
-"""Files of an image and of its label map."""
 
 Transform = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 """float32 [3,h,w] in 0..1, int64 [h,w] and the source of all randomness -> the same, of another size."""
@@ -32,28 +28,6 @@ IGNORE = 255
 
 MEAN = (0.485, 0.456, 0.406)
 """Colour of what lies outside an image: ImageNet's mean."""
-
-_MAX_LABEL = 65535
-
-
-def paired_folders(folder: str | Path, split: str | None = None) -> list[Pair]:
-    """Images in FOLDER/images with label maps of the same name, but for the suffix, in FOLDER/masks.
-
-    Args:
-        folder: with the two folders, or with one of each split with the two in it.
-        split: which of `train`, `val` and `test` to take; see `split_folder`.
-
-    Raises:
-        DataError: a folder is not there or empty, or an image has no label map.
-    """
-    root = split_folder(Path(folder), split)
-    images, masks = root / "images", root / "masks"
-    found = {mask.relative_to(masks).with_suffix(""): mask for mask in image_files(masks)}
-    files = image_files(images)
-    names = [file.relative_to(images).with_suffix("") for file in files]
-    if lacking := [str(file) for file, name in zip(files, names, strict=True) if name not in found]:
-        raise DataError(f"{masks}: has no label map for {len(lacking)} of the images, such as {lacking[0]}")
-    return [(file, found[name]) for file, name in zip(files, names, strict=True)]
 
 
 def listed_pairs(list_file: str | Path, root: str | Path | None = None) -> list[Pair]:
@@ -86,24 +60,19 @@ def listed_pairs(list_file: str | Path, root: str | Path | None = None) -> list[
 
 @dataclass(frozen=True)
 class RandomView:
-    """Training: scaled, turned, blurred and mirrored at random, then cut to a square.
+    """Training: scaled and mirrored at random, then cut to a square, as the official stage 2 does.
 
-    Scaling, mirroring and cutting are what the official stage 2 does; hszhao/semseg, which trained the
-    PSPNets, also turns half of the images by up to 10 degrees and blurs half of them. Images are scaled
-    bilinearly, label maps to the nearest; outside the image lie its mean colour and the ignored label.
+    Images are scaled bilinearly, label maps to the nearest; outside the image lie ImageNet's mean colour and
+    the ignored label.
 
     Attributes:
         size: side of the square.
         scale: bounds of the factor.
-        rotate: most degrees, either way; 0 never turns.
-        blur: whether to blur half of the images by a Gaussian of 5x5 pixels (sigma 1.1, OpenCV's rule).
         ignore: the label of what lies outside.
     """
 
     size: int = 512
     scale: tuple[float, float] = (0.5, 2.0)
-    rotate: float = 0.0
-    blur: bool = False
     ignore: int = IGNORE
 
     def __call__(self, image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -112,38 +81,19 @@ class RandomView:
         from torchvision.transforms import v2
 
         outside = {tv_tensors.Image: list(MEAN), tv_tensors.Mask: self.ignore}
-        bilinear = v2.InterpolationMode.BILINEAR
-        steps: list[v2.Transform] = [
-            v2.RandomHorizontalFlip(),
-            v2.RandomCrop(self.size, pad_if_needed=True, fill=outside),
-        ]
-        if self.blur:
-            steps.insert(0, v2.RandomApply([v2.GaussianBlur(5, 1.1)]))
-        if self.rotate:
-            steps.insert(0, v2.RandomApply([v2.RandomRotation(self.rotate, bilinear, fill=outside)]))
+        cut = v2.Compose(
+            [v2.RandomHorizontalFlip(), v2.RandomCrop(self.size, pad_if_needed=True, fill=outside)]
+        )
         factor = draw_uniform(generator, *self.scale)
         image, labels = resized(image, labels, [max(round(side * factor), 1) for side in labels.shape])
         with drawing_from(generator):
-            view, mask = v2.Compose(steps)(tv_tensors.Image(image), tv_tensors.Mask(labels))
+            view, mask = cut(tv_tensors.Image(image), tv_tensors.Mask(labels))
         return view.as_subclass(Tensor), mask.as_subclass(Tensor)
 
 
-@dataclass(frozen=True)
-class WholeView:
-    """Evaluation on whole images, padded on the right and below as the codec pads them.
-
-    Attributes:
-        ignore: the label of the padding.
-    """
-
-    ignore: int = IGNORE
-
-    def __call__(self, image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """float32 [3,h,w] and int64 [h,w] -> the same with `padded_size(h, w)`."""
-        height, width = labels.shape
-        full_height, full_width = VERSION_1_PAD.padded_size(height, width)
-        margins = (0, full_width - width, 0, full_height - height)
-        return F.pad(image[None], margins, mode="replicate")[0], F.pad(labels, margins, value=self.ignore)
+def whole_view(image: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Evaluation: whole images, which the stages pad; nothing is random."""
+    return image, labels
 
 
 def resized(image: Tensor, labels: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -171,7 +121,7 @@ class SegmentationImages:
         ignore: int = IGNORE,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """Takes the files of `paired_folders` or `listed_pairs`; none is read yet.
+        """Takes the files of `polc_runtime.datasets.paired_folders` or `listed_pairs`; none is read yet.
 
         Args:
             pairs: files of images and label maps.
@@ -188,9 +138,7 @@ class SegmentationImages:
             raise DataError("there are no images with label maps")
         self.pairs, self.transform, self.limits = list(pairs), transform, limits
         self.classes, self.ignore = classes, ignore
-        self._table = np.arange(_MAX_LABEL + 1)
-        for old, new in (labels or {}).items():
-            self._table[old] = new
+        self.labels = labels or {}
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -210,15 +158,8 @@ class SegmentationImages:
         return self.transform(image, torch.from_numpy(labels), generator)
 
     def _labels(self, path: Path) -> NDArray[np.int64]:
-        labels = self._table[read_label_map(path, self.limits)]
-        wrong = np.unique(labels[(labels != self.ignore) & ((labels < 0) | (labels >= self.classes))])
-        if wrong.size:
-            raise DataError(
-                f"{path}: holds the label {wrong[0]}, but the labels of {self.classes} classes are "
-                f"0..{self.classes - 1}, and {self.ignore} for pixels to ignore; say what to make of it by "
-                "--ignore-label or --reduce-zero-label"
-            )
-        return labels
+        labels = read_labels(path, self.limits)
+        return to_classes(labels, self.classes, self.labels, self.ignore, str(path))
 
 
 def label_map(classes: int, ignored: Iterable[int] = (), reduce_zero_label: bool = False) -> dict[int, int]:
@@ -229,30 +170,4 @@ def label_map(classes: int, ignored: Iterable[int] = (), reduce_zero_label: bool
         ignored: labels in the files of pixels that do not count, besides `IGNORE`.
         reduce_zero_label: whether files count classes from 1, and 0 does not count, as ADE20K's do.
     """
-    shifted = {label: label - 1 for label in range(1, classes + 1)} if reduce_zero_label else {}
-    unlabelled = (0,) if reduce_zero_label else ()
-    return shifted | dict.fromkeys((*unlabelled, IGNORE, *ignored), IGNORE)
-
-
-def read_label_map(path: Path, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.int64]:
-    """The labels, int64 [H,W], in a file of one channel: palette indexes, or grey of 1, 8 or 16 bits.
-
-    Raises:
-        DataError: the file cannot be read, is too large, or has another kind of pixels.
-    """
-    try:
-        with Image.open(path, formats=safe_formats()) as image:
-            if problem := limits.size_problem(*image.size):
-                raise DataError(f"{path}: {problem}")
-            if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-                raise DataError(
-                    f"{path}: expected a label map of one channel, got pixels of mode {image.mode}"
-                )
-            labels = np.asarray(image).astype(np.int64)
-    except DataError:
-        raise
-    except Exception as error:  # what Pillow raises on damaged files can be anything
-        raise DataError(f"{path}: cannot be read as a label map ({first_line(error)})") from error
-    if labels.min() < 0 or labels.max() > _MAX_LABEL:
-        raise DataError(f"{path}: labels lie in 0..{_MAX_LABEL}, these in {labels.min()}..{labels.max()}")
-    return labels
+    return datasets.label_map(classes, (IGNORE, *ignored), reduce_zero_label, IGNORE)

@@ -87,7 +87,7 @@ class Stage(nn.Module):
         return ()
 
     def learned_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers of all but the frozen parts, which every run loads anew."""
+        """Parameters and buffers of all but the frozen parts, which every run loads again."""
         still = {id(module) for module in self.frozen()}
         prefixes = tuple(f"{name}." for name, module in self.named_modules() if id(module) in still)
         return {key: value for key, value in self.state_dict().items() if not key.startswith(prefixes)}
@@ -99,7 +99,7 @@ class Stage(nn.Module):
             KeyError: the state is another model's.
         """
         if other := state.keys() ^ self.learned_state().keys():
-            raise KeyError(f"its weights are others, such as {min(other)}")
+            raise KeyError(f"it has other weights, such as {min(other)}")
         self.load_state_dict(state, strict=False)
 
     def train(self, mode: bool = True) -> Stage:

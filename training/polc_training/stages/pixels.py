@@ -10,18 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polc.tasks import Preprocessing, TaskModel
-from polc_runtime.bitstream.plan import VERSION_1_PAD
+from polc_runtime.bitstream.plan import VERSION_1_PAD, Pad
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.errors import UsageError
 
+from ..data.segmentation import IGNORE
 from .base import Batch, Group, Losses, Objective, Stage
 
 SMOOTHING = 0.1
 """Label smoothing of classifications (POLC, ICME 2025)."""
 AUXILIARY_WEIGHT = 0.4
 """Weight of the auxiliary head's cross-entropy (POLC, ICME 2025; Zhao et al., CVPR 2017)."""
-IGNORED = 255
-"""Label of pixels that count neither in losses nor in accuracies."""
 
 
 def adamw(weight_decay: float) -> Callable[[list[dict[str, Any]]], torch.optim.Optimizer]:
@@ -55,10 +54,10 @@ class Normalise(nn.Module):
         return (image - self.mean) / self.std
 
 
-def pad_image(image: Tensor) -> Tensor:
-    """Repeats last row and column of `image` [B,3,h,w] to [B,3,H,W] = `padded_size(h, w)`, as the runtime."""
+def pad_image(image: Tensor, pad: Pad = VERSION_1_PAD) -> Tensor:
+    """`polc_runtime.pictures.images.pad` for tensors: [B,3,h,w] -> [B,3,H,W] = `pad.padded_size(h, w)`."""
     height, width = image.shape[-2:]
-    full_height, full_width = VERSION_1_PAD.padded_size(height, width)
+    full_height, full_width = pad.padded_size(height, width)
     return F.pad(image, (0, full_width - width, 0, full_height - height), mode="replicate")
 
 
@@ -87,7 +86,7 @@ def segmentation_losses(task: TaskModel, features: list[Tensor], mask: Tensor) -
     Args:
         task: the model.
         features: as its `features` or `pixel_features` gives them.
-        mask: integer classes [B,H,W], `IGNORED` where there is none; on the unpadded image.
+        mask: integer classes [B,H,W], `IGNORE` where there is none; on the unpadded image.
     """
     mask = mask.long()
     logits = cut(task.head(features), mask)
@@ -97,41 +96,29 @@ def segmentation_losses(task: TaskModel, features: list[Tensor], mask: Tensor) -
     if auxiliary is not None:
         second = _pixel_cross_entropy(cut(auxiliary, mask), mask)
         losses |= {"loss": main + AUXILIARY_WEIGHT * second, "auxiliary": second.detach()}
-    known = mask != IGNORED
+    known = mask != IGNORE
     right = (logits.argmax(1) == mask) & known
     return losses | {"accuracy": right.sum() / known.sum().clamp(min=1)}
 
 
 def _pixel_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     """Mean over the pixels with a label; zero, not NaN, where there is none."""
-    total = F.cross_entropy(logits, mask, ignore_index=IGNORED, reduction="sum")
-    return total / (mask != IGNORED).sum().clamp(min=1)
+    total = F.cross_entropy(logits, mask, ignore_index=IGNORE, reduction="sum")
+    return total / (mask != IGNORE).sum().clamp(min=1)
 
 
-Criterion = Callable[[TaskModel, list[Tensor], Tensor], Losses]
-CRITERIA: Mapping[str, Criterion] = {
+CRITERIA: Mapping[str, Callable[[TaskModel, list[Tensor], Tensor], Losses]] = {
     CLASSIFICATION: classification_losses,
     SEGMENTATION: segmentation_losses,
 }
 """Losses by kind of task: (model, features, target) -> losses."""
 
 
-def criterion_of(task: TaskModel, kind: str) -> Criterion:
-    """The losses of a kind of task.
-
-    Raises:
-        UsageError: the model is of another kind.
-    """
-    if task.family.kind != kind:
-        raise UsageError(f"{task.family.name} is for {task.family.kind}, expected a model for {kind}")
-    return CRITERIA[kind]
-
-
 class PixelStage(Stage):
     """Trains a vision model, its own stem included, on pixels; the adapter is left alone.
 
     A batch is (image, target): images [B,3,H,W] in 0..1 of any size, which are padded as the runtime pads
-    them and then normalised.
+    them and then normalised; classes [B], or masks [B,H,W] of a segmentation.
 
     Args:
         task: the model; only `task.model` learns.
@@ -139,8 +126,6 @@ class PixelStage(Stage):
         clip: largest norm of the gradient; None for no limit.
         weight_decay: of AdamW; None for Adam.
     """
-
-    kind: str
 
     def __init__(
         self,
@@ -150,12 +135,12 @@ class PixelStage(Stage):
         weight_decay: float | None = 0.05,
     ) -> None:
         super().__init__()
-        self.criterion = criterion_of(task, self.kind)
+        self.criterion = CRITERIA[task.family.kind]
         self.task, self.normalise = task, Normalise(task.family.preprocessing)
-        task.model.requires_grad_(True)
         optimizer = torch.optim.Adam if weight_decay is None else adamw(weight_decay)
         groups = [Group(list(task.model.parameters()))]
         self.objectives = {"model": Objective(groups, learning_rate, clip, optimizer=optimizer)}
+        task.model.requires_grad_(True)
         self.train()
 
     def learners(self) -> nn.Module:
@@ -167,8 +152,15 @@ class PixelStage(Stage):
         return (self.task.adapter,)
 
     def forward(self, objective: str, batch: Batch) -> Losses:
-        """The losses on (image, target)."""
+        """The losses on (image, target).
+
+        Raises:
+            UsageError: a segmenter's batch holds one image alone, which has no statistics in the coarsest bin
+                of the pyramid.
+        """
         image, target = batch
+        if self.training and self.task.family.kind == SEGMENTATION and len(image) < 2:
+            raise UsageError("a segmenter is trained on batches of at least 2 images, got 1")
         return self.criterion(self.task, self._features(image), target)
 
     def predict(self, image: Tensor) -> Tensor:
@@ -177,28 +169,3 @@ class PixelStage(Stage):
 
     def _features(self, image: Tensor) -> list[Tensor]:
         return self.task.pixel_features(self.normalise(pad_image(image)))
-
-
-class PixelClassification(PixelStage):
-    """Trains a classifier: label-smoothed cross-entropy; targets are classes [B]."""
-
-    kind = CLASSIFICATION
-
-
-class PixelSegmentation(PixelStage):
-    """Trains a segmenter: cross-entropy and 0.4 of the auxiliary head's; targets are masks [B,H,W].
-
-    A batch holds two images at least: one alone has no statistics in the pyramid's coarsest bin.
-    """
-
-    kind = SEGMENTATION
-
-    def forward(self, objective: str, batch: Batch) -> Losses:
-        """The losses on (image, mask).
-
-        Raises:
-            UsageError: the batch holds one image alone.
-        """
-        if self.training and len(batch[0]) < 2:
-            raise UsageError("a segmenter is trained on batches of at least 2 images, got 1")
-        return super().forward(objective, batch)

@@ -15,35 +15,35 @@ from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
 from polc_runtime.errors import UsageError
 
 from ..levels import draw_levels
-from ..rate_distortion import LAMBDAS, bits_per_pixel
+from ..rate_distortion import bits_per_pixel, official_lambdas
 from .base import Batch, Group, Losses, Objective, Stage
-from .pixels import Normalise, criterion_of, cut, pad_image
+from .pixels import CRITERIA, Normalise, pad_image
+
+DISTILLATION = {CLASSIFICATION: 0.01, SEGMENTATION: 10.0}
+"""Weight of the feature MSE by kind of task (POLC, ICME 2025)."""
 
 
-class Stage2(Stage):
+class AdapterStage(Stage):
     """Trains an adapter: lambda * bpp + the task's loss + a weight * feature MSE to the teacher.
 
     The teacher is the same frozen vision model on pixels; features are compared from the adapter's output
     on, and their MSEs summed (POLC, ICME 2025). The rate has no gradient. The codec runs in evaluation mode,
     so that the adapter sees latents as the decoder has them, and its synthesis not at all. A batch is
-    (image, target): images [B,3,H,W] in 0..1 of any size, padded as the runtime pads them.
+    (image, target), as in `PixelStage`.
 
     Args:
         codec: the model whose latents are read.
         task: the vision model and the adapter; only the adapter learns.
         learning_rate: of Adam.
         clip: largest norm of the gradient; None for no limit.
-        distillation: weight of the feature MSE; None for the kind's own.
-        lambdas: weights of the rate by level.
+        distillation: weight of the feature MSE; None for that of `DISTILLATION`.
+        lambdas: weights of the rate by level; None for the official ones.
         stratified: whether a batch mixes levels, spread evenly; otherwise one level is drawn a step.
 
     Raises:
         CheckpointError: the adapter reads other latents than the codec's.
-        UsageError: the model is for another kind of task, or the lambdas are not one a level.
+        UsageError: the lambdas are not one a level.
     """
-
-    kind: str
-    distillation: float
 
     def __init__(
         self,
@@ -52,19 +52,21 @@ class Stage2(Stage):
         learning_rate: float = 1e-4,
         clip: float | None = 1.0,
         distillation: float | None = None,
-        lambdas: Sequence[float] = LAMBDAS,
+        lambdas: Sequence[float] | None = None,
         stratified: bool = False,
     ) -> None:
         super().__init__()
         check_adapter(task, codec.config)
-        if len(lambdas) != (levels := codec.config.levels):
+        levels = codec.config.levels
+        lambdas = official_lambdas(levels) if lambdas is None else lambdas
+        if len(lambdas) != levels:
             raise UsageError(f"expected a lambda for each of {levels} levels, got {len(lambdas)}")
-        self.criterion = criterion_of(task, self.kind)
+        kind = task.family.kind
+        self.criterion = CRITERIA[kind]
+        self.distillation = DISTILLATION[kind] if distillation is None else distillation
         self.codec, self.task = codec, task
         self.normalise = Normalise(task.family.preprocessing)
         self.lambdas, self.stratified = tuple(lambdas), stratified
-        if distillation is not None:
-            self.distillation = distillation
         task.adapter.requires_grad_(True)
         groups = [Group(list(task.adapter.parameters()))]
         self.objectives = {"adapter": Objective(groups, learning_rate, clip)}
@@ -101,33 +103,10 @@ class Stage2(Stage):
     @torch.no_grad()
     def encode(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """What the codec makes of images [B,3,H,W]: y_hat [B,M,h,w], and estimated bits per pixel [B]."""
-        output = self.codec(pad_image(image), quality, reconstruct=False)
+        output = self.codec(pad_image(image, self.codec.plan.pad), quality, reconstruct=False)
         return output.y_hat, bits_per_pixel(output.bits(), image)
 
     @torch.no_grad()
     def teach(self, image: Tensor) -> list[Tensor]:
         """The teacher's features of images [B,3,H,W]."""
-        return self.task.pixel_features(self.normalise(pad_image(image)))
-
-    def predict(self, image: Tensor, quality: Tensor) -> Tensor:
-        """Logits of images [B,3,H,W] in 0..1, coded at a real-valued quality [B]; see `predict_and_rate`."""
-        return self.predict_and_rate(image, quality)[0]
-
-    def predict_and_rate(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B,classes], or [B,classes,H,W] of a segmentation; and estimated bits per pixel [B]."""
-        y_hat, bpp = self.encode(image, quality)
-        return cut(self.task(y_hat, quality), image), bpp
-
-
-class Stage2Classification(Stage2):
-    """A classifier's adapter: label-smoothed cross-entropy, 0.01 * feature MSE; targets are classes [B]."""
-
-    kind = CLASSIFICATION
-    distillation = 0.01
-
-
-class Stage2Segmentation(Stage2):
-    """A segmenter's adapter: cross-entropies, 10 * feature MSE; targets are masks [B,H,W]."""
-
-    kind = SEGMENTATION
-    distillation = 10.0
+        return self.task.pixel_features(self.normalise(pad_image(image, self.codec.plan.pad)))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, features
@@ -18,14 +17,14 @@ from ...pictures.images import Pixels
 
 
 class Coder(Protocol):
-    """A codec under measurement.
+    """A codec under measurement: a bundle, a baseline, or one of your own.
 
     Attributes:
         name: what its results are called.
         description: how it was run, for people.
         qualities: measured unless others are asked for.
-        quality_range: the least and the largest.
-        steps: of quality, in one unit of it; others are rounded.
+        quality_range: the smallest and the largest.
+        steps: distinct qualities in one unit; others are rounded.
     """
 
     name: str
@@ -35,11 +34,11 @@ class Coder(Protocol):
     steps: int
 
     def encode(self, pixels: Pixels, quality: float) -> bytes:
-        """The whole file of a picture, uint8 [H,W,3]."""
+        """The whole file of an image, uint8 [H,W,3]."""
         ...
 
     def decode(self, data: bytes) -> Pixels:
-        """The picture of a file."""
+        """The image of a file, uint8 [H,W,3]."""
         ...
 
     def about(self, data: bytes) -> dict[str, float]:
@@ -65,11 +64,11 @@ class PolcCoder:
         self.description = f"polc bundle {self.name} on {codec.backend.name}"
 
     def encode(self, pixels: Pixels, quality: float) -> bytes:
-        """See `Coder.encode`."""
+        """The `.polc` file of an image."""
         return self.codec.compress(pixels, quality)
 
     def decode(self, data: bytes) -> Pixels:
-        """See `Coder.decode`."""
+        """The image of a `.polc` file."""
         return self.codec.decompress(data)
 
     def about(self, data: bytes) -> dict[str, float]:
@@ -79,7 +78,7 @@ class PolcCoder:
         return {"payload_bytes": payload, "overhead_bytes": len(data) - payload}
 
     def facts(self) -> dict[str, Any]:
-        """See `Coder.facts`."""
+        """The bundle and what runs it."""
         return codec_facts(self.codec)
 
 
@@ -95,26 +94,17 @@ def codec_facts(codec: Codec) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class PillowFormat:
-    """A format that Pillow writes.
-
-    Attributes:
-        description: of the options, for people.
-        format: Pillow's name.
-        options: what Pillow is told besides the quality.
-        library: what Pillow writes it with, a name in `PIL.features`.
-        qualities: measured unless others are asked for.
-    """
+class PillowFormat(NamedTuple):
+    """A format that Pillow writes: its name, options besides the quality, and library (in `PIL.features`)."""
 
     description: str
     format: str
-    options: Mapping[str, Any]
+    options: dict[str, Any]
     library: str
     qualities: tuple[int, ...]
 
 
-PILLOW: dict[str, PillowFormat] = {
+PILLOW = {
     "jpeg": PillowFormat(
         "JPEG 4:2:0, optimised Huffman tables, not progressive",
         "JPEG",
@@ -130,12 +120,18 @@ PILLOW: dict[str, PillowFormat] = {
 
 
 class PillowCoder:
-    """A format of `PILLOW`."""
+    """A format of `PILLOW`.
+
+    Raises:
+        UsageError: no codec has that name.
+    """
 
     quality_range = (1.0, 100.0)
     steps = 1
 
     def __init__(self, name: str) -> None:
+        if name not in PILLOW:
+            raise UsageError(f"no codec is named {name!r}; there are {', '.join((POLC, *PILLOW))}")
         self.name = name
         self.format = PILLOW[name]
         self.qualities = tuple(float(quality) for quality in self.format.qualities)
@@ -143,39 +139,48 @@ class PillowCoder:
         self.description = f"{self.format.description}; Pillow {Image.__version__}, {library}"
 
     def encode(self, pixels: Pixels, quality: float) -> bytes:
-        """See `Coder.encode`.
+        """The file of an image.
 
         Raises:
-            ImageError: the format cannot hold the picture.
+            ImageError: the format cannot hold the image.
         """
         stream = io.BytesIO()
+        name, options = self.format.format, self.format.options
         try:
-            Image.fromarray(pixels).save(
-                stream, self.format.format, quality=round(quality), **self.format.options
-            )
+            Image.fromarray(pixels).save(stream, name, quality=round(quality), **options)
         except (OSError, ValueError) as error:
-            raise ImageError(f"cannot be written as {self.format.format} ({first_line(error)})") from None
+            raise ImageError(f"cannot be written as {name} ({first_line(error)})") from None
         return stream.getvalue()
 
     def decode(self, data: bytes) -> Pixels:
-        """See `Coder.decode`."""
+        """The image of a file."""
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
     def about(self, data: bytes) -> dict[str, float]:
-        """Nothing: the format does not tell its parts."""
+        """Nothing: the parts of the format are not known here."""
         return {}
 
     def facts(self) -> dict[str, Any]:
-        """See `Coder.facts`."""
+        """The format and its options."""
         return {"format": self.format.format, "options": dict(self.format.options)}
 
 
 POLC = "polc"
-CODERS = (POLC, *PILLOW)
-"""Names that a command line knows."""
+"""What the command line calls a bundle."""
 
 
-def settle_qualities(coder: Coder, wanted: Sequence[float] | None) -> tuple[float, ...]:
+def as_coder(codec: Codec | Coder | str) -> Coder:
+    """What is measured: a loaded codec, the name of a baseline (`jpeg`, `webp`), or any `Coder`.
+
+    Raises:
+        UsageError: no baseline has that name.
+    """
+    if isinstance(codec, Codec):
+        return PolcCoder(codec)
+    return PillowCoder(codec) if isinstance(codec, str) else codec
+
+
+def resolve_qualities(coder: Coder, wanted: Sequence[float] | None) -> tuple[float, ...]:
     """The qualities to measure, increasing, rounded to the coder's steps.
 
     Raises:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from ...errors import BackendUnavailable
 from ...metrics.distortion import PSNR
-from ..optional import BJONTEGAARD
 from .curves import BPP, QUALITY, Array, Curve, ImageResult, points
-from .interpolate import pchip
 
 METHOD = "pchip"
 """How curves are interpolated, in the BD-rate and at equal rate: over the logarithm of the rate."""
@@ -36,9 +36,9 @@ class Difference:
     """PSNR of one codec minus another's at equal rate.
 
     Attributes:
-        other: the other's PSNR in dB; at its least rate where it reaches none as low. None above its range.
+        other: the other's PSNR in dB; at its lowest rate where it reaches none as low. None above its range.
         value: the difference in dB, or None.
-        bound: whether `other` is taken at the least rate, so that the true difference is larger.
+        bound: whether `other` is taken at the lowest rate, so that the true difference is larger.
     """
 
     other: float | None
@@ -55,9 +55,9 @@ class Level:
         bpp: mean rate.
         psnr: mean PSNR in dB.
         mean: against the other's mean curve.
-        worst: name of the picture with the least difference to its own curve; None without such curves.
+        worst: name of the image with the smallest difference to its own curve; None without such curves.
         worst_difference: that difference.
-        images: pictures that were compared each with its own curve.
+        images: how many were compared, each with its own curve.
         images_ahead: those of them with a positive difference.
     """
 
@@ -100,9 +100,18 @@ _AXES = {"bd_rate": PSNR, "bd_psnr": BPP}
 """What each delta is integrated over; the rate by its logarithm."""
 
 
-def require_bd_rate() -> None:
-    """Raises BackendUnavailable, before anything is measured, if BD-rates cannot be had."""
-    BJONTEGAARD.load()
+def require_bd_rate() -> Any:
+    """The package that computes BD-rates.
+
+    Raises:
+        BackendUnavailable: it, or scipy, which it needs, is not installed.
+    """
+    try:
+        return import_module("bjontegaard")
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"a BD-rate needs {error.name or error}, which is not installed: pip install 'polc[bench]'"
+        ) from None
 
 
 def compare(curve: Curve, other: Curve) -> Comparison:
@@ -123,14 +132,15 @@ def compare(curve: Curve, other: Curve) -> Comparison:
 
 
 def difference(points: tuple[Array, Array], bpp: float, psnr: float) -> Difference:
-    """How far a point lies above a curve, given as rates, which increase strictly, and PSNR."""
+    """How far a point lies above a curve, given as rates [n], which increase strictly, and PSNR [n]."""
     rates, values = points
     if bpp > rates[-1]:
         return Difference(None, None)
-    bound = bool(bpp < rates[0])
-    logs = np.log(rates)
-    other = pchip(logs, values, float(np.clip(np.log(bpp), logs[0], logs[-1])))
-    return Difference(other, psnr - other, bound)
+    if bpp <= rates[0]:
+        return Difference(float(values[0]), psnr - float(values[0]), bound=bool(bpp < rates[0]))
+    pchip = import_module("scipy.interpolate").PchipInterpolator(np.log(rates), values)
+    other = float(pchip(np.log(bpp)))
+    return Difference(other, psnr - other)
 
 
 def _delta(kind: str, curve: Curve, other: Curve) -> Delta:
@@ -150,7 +160,7 @@ def _delta(kind: str, curve: Curve, other: Curve) -> Delta:
         names = zip((curve.name, other.name), ranges, strict=True)
         where = ", ".join(f"{name} from {low:.4g} to {high:.4g}" for name, (low, high) in names)
         return Delta(None, reason=f"the curves do not overlap in {axis} ({where})")
-    function = getattr(BJONTEGAARD.load(), kind)
+    function = getattr(require_bd_rate(), kind)
     curves = (*other.points(PSNR), *curve.points(PSNR))
     return Delta(float(function(*curves, METHOD, require_matching_points=False, min_overlap=0)), overlap)
 
@@ -179,7 +189,7 @@ def _levels(curve: Curve, other: Curve) -> list[Level]:
 
 
 def _by_image(pairs: list[tuple[ImageResult, tuple[Array, Array]]], index: int) -> dict[str, Any]:
-    """The fields of a `Level` that come from each picture and the other codec's curve of it."""
+    """The fields of a `Level` that come from each image and the other codec's curve of it."""
     found: list[tuple[float, str, Difference]] = []
     for result, curve in pairs:
         bpp, psnr = result.columns[BPP][index], result.columns[PSNR][index]
@@ -188,9 +198,9 @@ def _by_image(pairs: list[tuple[ImageResult, tuple[Array, Array]]], index: int) 
             found += [] if each.value is None else [(each.value, result.image, each)]
     if not found:
         return {}
-    _, worst, least = min(found, key=lambda entry: entry[:2])
+    _, worst, smallest = min(found, key=lambda entry: entry[:2])
     ahead = sum(value > 0 for value, *_ in found)
-    return {"worst": worst, "worst_difference": least, "images": len(found), "images_ahead": ahead}
+    return {"worst": worst, "worst_difference": smallest, "images": len(found), "images_ahead": ahead}
 
 
 def _has(result: ImageResult, metric: str) -> bool:
@@ -201,13 +211,13 @@ def _notices(curve: Curve, other: Curve) -> list[str]:
     """Sentences on what the two were measured on, where it is not the same."""
     if not (curve.per_image and other.per_image):
         unknown = curve.name if other.per_image else other.name
-        return [f"{unknown} does not say which pictures it was measured on, nor each one's numbers"]
+        return [f"{unknown} does not say which images it was measured on, nor each one's numbers"]
     ours, theirs = ({result.image: result.sha256 for result in each.per_image} for each in (curve, other))
     notices = []
     if changed := [name for name, sha256 in ours.items() if theirs.get(name, sha256) != sha256]:
-        notices.append(f"{changed[0]} is another picture in {other.name} ({len(changed)} such)")
+        notices.append(f"{changed[0]} is another image in {other.name} ({len(changed)} such)")
     if ours.keys() != theirs.keys():
         common = len(ours.keys() & theirs.keys())
         counts = f"{len(ours)} and {len(theirs)}, {common} of one name"
-        notices.append(f"{curve.name} and {other.name} are means over different pictures: {counts}")
+        notices.append(f"{curve.name} and {other.name} are means over different images: {counts}")
     return notices

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ...files.inputs import Source
 from ...metrics.distortion import PSNR
-from ..documents import read_json
 
 BPP = "bpp"
 QUALITY = "quality"
@@ -33,16 +34,15 @@ _FACTS = {"image": str, "width": int, "height": int, "sha256": str}
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One picture at every quality.
+    """One image at every quality.
 
     Attributes:
         image: its name below the folder that was measured.
         width: in pixels.
         height: in pixels.
-        sha256: of its 8-bit RGB pixels, so that results of other pixels are told apart.
+        sha256: of its 8-bit RGB pixels, which tells images of one name apart.
         columns: its numbers by name.
         reasons: why numbers are missing, by the name of the metric.
-        predictions: what was predicted at each quality, by the way of predicting.
     """
 
     image: str
@@ -51,13 +51,11 @@ class ImageResult:
     sha256: str
     columns: Columns
     reasons: dict[str, str] = field(default_factory=dict)
-    predictions: dict[str, list[Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the JSON."""
         facts = {"image": self.image, "width": self.width, "height": self.height, "sha256": self.sha256}
-        optional = {"reasons": self.reasons, "predictions": self.predictions}
-        return {**facts, **self.columns, **{name: value for name, value in optional.items() if value}}
+        return {**facts, **self.columns, **({"reasons": self.reasons} if self.reasons else {})}
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,9 @@ class Curve:
     Attributes:
         name: what the codec is called.
         description: how it was run.
-        results: mean over the pictures at each quality, by the name of the number.
-        per_image: each picture's own; empty where a file does not tell.
-        facts: what else the JSON says: tool, codec, pictures.
+        results: mean over the images at each quality, by the name of the number.
+        per_image: each image's own; empty where a file lacks them.
+        facts: what else the JSON says: tool, codec, images.
     """
 
     name: str
@@ -93,10 +91,15 @@ class Curve:
 
 
 def mean_columns(results: Iterable[ImageResult]) -> Columns:
-    """Each number's mean over the pictures that have it, by name and quality."""
+    """Each number's mean over the images that have it, by name and quality."""
     results = list(results)
     names = dict.fromkeys(name for result in results for name in result.columns)
     return {name: _means([r.columns[name] for r in results if name in r.columns]) for name in names}
+
+
+def columns_of(rows: Sequence[Mapping[str, float | None]]) -> Columns:
+    """Numbers by name, one row for each quality, as columns; what a row lacks is None."""
+    return {name: [row.get(name) for row in rows] for name in rows[0]}
 
 
 def points(columns: Mapping[str, Column], metric: str, name: str) -> tuple[Array, Array]:
@@ -123,12 +126,20 @@ def read_curves(path: Path) -> list[Curve]:
         PolcError: the file cannot be read.
         DataError: it holds no such results.
     """
-    document = read_json(path)
+    document = _read_json(path)
     several = isinstance(document, dict) and isinstance(document.get("curves"), list)
     try:
         return [_curve(entry, path) for entry in (document["curves"] if several else [document])]
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _read_json(path: Path) -> Any:
+    text = Source(path, Path(path.name)).read()
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON: {error}") from None
 
 
 def _curve(document: Any, path: Path) -> Curve:
@@ -137,7 +148,7 @@ def _curve(document: Any, path: Path) -> Curve:
         raise DataError("holds no rate-distortion results: expected an object with name and results")
     per_image = document.get("per_image", [])
     if not isinstance(per_image, list):
-        raise DataError("per_image is no list")
+        raise DataError("per_image is not a list")
     columns = _columns(results, "results")
     return Curve(
         str(document.get("name") or path.stem),

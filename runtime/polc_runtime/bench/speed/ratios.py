@@ -1,119 +1,120 @@
-"""What the times of an operation come to: each stage's spread and rate, and ratios to what bounds them."""
+"""The times of an operation by stage, and their ratios to what bounds them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
+from ...bitstream.plan import CodingPlan
 from ...bundle import Manifest
 from ...codec.latent import ENTROPY, SYMBOLS
 from .flops import graph_flops, padded_grid
-from .stopwatch import Call, Lap, spread
+from .instruments import Call, Lap
+from .results import OperationTime, Pair, StageTime, Timing
 
 ANALYSIS, SYNTHESIS = "analysis", "synthesis"
-HYPER = ("hyper_analysis", "hyper_synthesis")
-"""Graphs of the hyper networks; where there is no hyper_analysis, the analysis includes it."""
+HYPER_ANALYSIS = "hyper_analysis"
+"""Graph of the hyper-analysis; where it does not run, the analysis includes it."""
 
 CONTEXT = "context steps"
-"""The nine steps of the context model together."""
+"""What the coding steps are called together."""
 
 _TRANSFORMS = {"compress": ANALYSIS, "decompress": SYNTHESIS, ANALYSIS: ANALYSIS, SYNTHESIS: SYNTHESIS}
-_CPU = "cpu"
 
 
-class Pair(NamedTuple):
-    """Seconds, or a ratio: of medians, and of the best runs alone."""
+@dataclass(frozen=True)
+class Work:
+    """What an operation processes, and the memory it took.
 
-    median: float
-    best: float
+    Attributes:
+        images: in one run.
+        megapixels: of all of them, before padding.
+        peak: most bytes of memory held; None if unknown.
+        start: bytes held before the codec was loaded.
+    """
 
-    def over(self, other: Pair | None) -> dict[str, float] | None:
-        """The ratio to another, as JSON-able data; None where there is none to compare with."""
-        if other is None or not other.median or not other.best:
-            return None
-        return {"median": self.median / other.median, "best": self.best / other.best}
-
-
-def is_context(stage: str) -> bool:
-    """Whether a stage is one of the nine steps of the context model."""
-    return stage.startswith("context_")
-
-
-def folded(operation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The stages of an operation, with the nine context steps as one."""
-    rows: list[Mapping[str, Any]] = []
-    together = operation["context_steps"]
-    for stage in operation["stages"]:
-        if not is_context(stage["stage"]):
-            rows.append(stage)
-        elif together not in rows:
-            rows.append(together)
-    return rows
+    images: int
+    megapixels: float
+    peak: int | None
+    start: int | None
 
 
-def operation_facts(
+def operation_time(
     operation: str,
     laps: Sequence[Lap],
     calls: Sequence[Call],
     manifest: Manifest,
-    sgemm: Mapping[str, Any],
-    device: str,
-) -> dict[str, Any]:
-    """The times of an operation as JSON-able data, with FLOPs, rates and ratios.
+    rate: Pair | None,
+    work: Work,
+) -> OperationTime:
+    """Sums up the runs of an operation.
 
     Args:
         operation: its name.
         laps: its runs.
         calls: the graphs that each run calls, with the shapes of their inputs.
-        manifest: the bundle's, which states the arithmetic of its graphs.
-        sgemm: the rates of matrix products on the processor, as `Sgemm.to_dict` has them.
-        device: where the graphs ran; there is no limit but for `cpu`.
+        manifest: of the bundle.
+        rate: of matrix products, FLOP/s; None where the graphs run elsewhere than on the processor.
+        work: what each run processes.
     """
-    total = spread([each.total for each in laps])
-    flops = _flops(calls, manifest)
-    rate = Pair(1e9 * sgemm["limit_gflops"], 1e9 * sgemm["best_gflops"]) if device == _CPU else None
-
-    def row(name: str, members: Sequence[str]) -> dict[str, Any]:
-        seconds = _spread(laps, members)
-        limit = _limit(_total(flops, members), rate)
-        return {
-            "stage": name,
-            "seconds": seconds,
-            "share": seconds["median"] / total["median"],
-            "device_seconds": _device_spread(laps, members),
-            **_arithmetic(_total(flops, members), seconds["median"]),
-            "limit_seconds": limit and limit._asdict(),
-            "ratio": _pair(seconds).over(limit),
-        }
-
-    names = list(dict.fromkeys(name for each in laps for name in each.stages))
-    steps = [name for name in names if is_context(name)]
-    transform = _TRANSFORMS.get(operation)
-    limit = _limit(flops.get(transform or ""), rate)
-    return {
-        "operation": operation,
-        "seconds": total,
-        "stages": [row(name, [name]) for name in names],
-        "context_steps": row(CONTEXT, steps) if steps else None,
-        "ratios": _ratios(laps, names, transform, limit),
-    }
+    stages = _Stages(laps, _flops(calls, manifest), rate)
+    names = tuple(dict.fromkeys(name for each in laps for name in each.stages))
+    steps = tuple(name for name in names if name in manifest.plan.step_numbers)
+    total = Timing.of([each.total for each in laps])
+    return OperationTime(
+        operation=operation,
+        seconds=total,
+        stages=tuple(stages.row(name, (name,)) for name in names),
+        context_steps=stages.row(CONTEXT, steps) if steps else None,
+        coding_steps=steps,
+        ratios=_ratios(stages, names, manifest.plan, _TRANSFORMS.get(operation)),
+        images_per_second=work.images / total.median,
+        megapixels_per_second=work.megapixels / total.median,
+        peak_bytes=work.peak,
+        growth_bytes=None if work.peak is None or work.start is None else work.peak - work.start,
+    )
 
 
-def _spread(laps: Sequence[Lap], members: Sequence[str]) -> dict[str, float]:
-    """The spread of the time that some stages take together."""
-    return spread([sum(each.stages.get(name, 0.0) for name in members) for each in laps])
+@dataclass(frozen=True)
+class _Stages:
+    """Runs of an operation, from which rows of one or several stages are made."""
 
+    laps: Sequence[Lap]
+    flops: Mapping[str, float | None]
+    rate: Pair | None
 
-def _device_spread(laps: Sequence[Lap], members: Sequence[str]) -> dict[str, float] | None:
-    """The same of the time on the device, by its own clock; None where it did not time them."""
-    if not any(name in each.device for each in laps for name in members):
-        return None
-    return spread([sum(each.device.get(name, 0.0) for name in members) for each in laps])
+    def row(self, name: str, members: Sequence[str]) -> StageTime:
+        seconds, flops, limit = self.seconds(members), self.flops_of(members), self.limit(members)
+        whole = Timing.of([each.total for each in self.laps])
+        return StageTime(
+            stage=name,
+            seconds=seconds,
+            share=seconds.median / whole.median,
+            device_seconds=self.device_seconds(members),
+            gemm_flops=flops,
+            gflops_per_second=None if flops is None else flops / seconds.median / 1e9,
+            limit_seconds=limit,
+            ratio=seconds.pair.over(limit),
+        )
 
+    def seconds(self, members: Sequence[str]) -> Timing:
+        return Timing.of([sum(each.stages.get(name, 0.0) for name in members) for each in self.laps])
 
-def _total(flops: Mapping[str, float | None], members: Sequence[str]) -> float | None:
-    found = [flops.get(name) for name in members]
-    return None if None in found else sum(filter(None, found))
+    def device_seconds(self, members: Sequence[str]) -> Timing | None:
+        if not any(name in each.device for each in self.laps for name in members):
+            return None
+        return Timing.of([sum(each.device.get(name, 0.0) for name in members) for each in self.laps])
+
+    def flops_of(self, members: Sequence[str]) -> float | None:
+        found = [self.flops.get(name) for name in members]
+        return None if None in found else sum(filter(None, found))
+
+    def limit(self, members: Sequence[str]) -> Pair | None:
+        """The seconds that the matrix work of graphs takes at the rate of matrix products."""
+        flops = self.flops_of(members)
+        if flops is None or self.rate is None:
+            return None
+        return Pair(flops / self.rate.median, flops / self.rate.best)
 
 
 def _flops(calls: Sequence[Call], manifest: Manifest) -> dict[str, float | None]:
@@ -128,42 +129,23 @@ def _flops(calls: Sequence[Call], manifest: Manifest) -> dict[str, float | None]
     return found
 
 
-def _limit(flops: float | None, rate: Pair | None) -> Pair | None:
-    """The seconds that the matrix work of a graph takes at the rate of matrix products."""
-    if flops is None or rate is None:
-        return None
-    return Pair(flops / rate.median, flops / rate.best)
-
-
-def _arithmetic(flops: float | None, seconds: float) -> dict[str, float | None]:
-    if flops is None:
-        return {"gemm_flops": None, "gflops_per_second": None}
-    return {"gemm_flops": flops, "gflops_per_second": flops / seconds / 1e9}
-
-
-def _pair(seconds: Mapping[str, float]) -> Pair:
-    return Pair(seconds["median"], seconds["min"])
-
-
 def _ratios(
-    laps: Sequence[Lap], names: Sequence[str], transform: str | None, limit: Pair | None
-) -> dict[str, dict[str, float] | None]:
+    stages: _Stages, names: Sequence[str], plan: CodingPlan, transform: str | None
+) -> dict[str, Pair | None]:
     """The ratios that an operation is judged by; None where there is nothing to divide by."""
-
-    def of(*wanted: str) -> Pair:
-        return _pair(_spread(laps, [name for name in names if name in wanted]))
-
-    whole, steps = of(*names), [name for name in names if is_context(name)]
+    whole, context = stages.seconds(names).pair, stages.seconds([*plan.step_numbers]).pair
     ratios = {
-        "context_to_whole": of(*steps).over(whole),
-        "entropy_to_whole": of(ENTROPY).over(whole),
-        "symbols_to_whole": of(SYMBOLS).over(whole),
+        "context_to_whole": context.over(whole),
+        "entropy_to_whole": stages.seconds((ENTROPY,)).pair.over(whole),
+        "symbols_to_whole": stages.seconds((SYMBOLS,)).pair.over(whole),
     }
     if transform is None:
         return ratios
+    limit, main = stages.limit((transform,)), stages.seconds((transform,)).pair
+    entropy_networks = stages.seconds([*{*plan.exact_graphs, HYPER_ANALYSIS}]).pair
     return {
-        f"{transform}_to_limit": of(transform).over(limit),
+        f"{transform}_to_limit": main.over(limit),
         f"whole_to_{transform}_limit": whole.over(limit),
-        f"context_and_hyper_to_{transform}": of(*steps, *HYPER).over(of(transform)),
+        f"context_and_hyper_to_{transform}": entropy_networks.over(main),
         **ratios,
     }

@@ -13,7 +13,6 @@ COMMANDS = {
     "accuracy": "polc_runtime.cli.bench.accuracy:accuracy",
     "latency": "polc_runtime.cli.bench.latency:latency",
     "agreement": "polc_runtime.cli.bench.agreement:agreement",
-    "compare": "polc_runtime.cli.bench.compare:compare",
     "env": "polc_runtime.cli.bench.env:env",
 }
 """Sub-commands: name -> "module:attribute"."""
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _group() -> None:
     """Measures a bundle: rate, distortion, accuracy and time of real files, decoded for real.
 
-    Every command takes --json for one JSON document on standard output. Pictures that cannot be used are left
-    out and listed. Exit codes: 0, 2 for an error or a picture left out (one line each on standard error), 130
+    Every command takes --json for one JSON document on standard output. Images that cannot be used are left
+    out and listed. Exit codes: 0, 2 for an error or an image left out (one line each on standard error), 130
     when interrupted.
     """

@@ -5,44 +5,28 @@ numpy, Pillow and the codec are imported inside, so that `--help` is instant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..options import CodecChoice, Reporting, codec_choice, force, reporting
-from .options import checkpoint_option, csv_option, document_option, numbers, plot_option
+from ..console import say
+from ..options import CodecChoice, Reporting, codec_choice, reporting
+from .options import (
+    Outputs,
+    ShownProgress,
+    checkpoint_option,
+    conclude,
+    number_list,
+    outputs,
+    write,
+)
+
+if TYPE_CHECKING:
+    from ...bench import Accuracy
 
 DEFAULT_IGNORED = (255,)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for; fields are called as the options."""
-
-    folder: Path
-    task: str
-    qualities: tuple[float, ...] | None
-    limit: int | None
-    labels: Path | None
-    ignored: tuple[int, ...]
-    reduce_zero_label: bool
-    with_pixels: bool
-    checkpoint: Path | None
-    agreement_with: Path | None
-    output: Path | None
-    csv: Path | None
-    plot: Path | None
-    force: bool
-    codec_choice: CodecChoice
-    reporting: Reporting
-
-
-def _qualities(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[float, ...] | None:
-    return None if value is None else numbers(value)
+ORIGINAL = "original"
 
 
 @click.command(
@@ -53,8 +37,7 @@ Examples:
   polc-bench accuracy camvid/test/ --task camvid --ignore-label 11 --csv camvid.csv --plot camvid.png
   polc-bench accuracy ade20k/val/ --task scenes --reduce-zero-label --bundle polc.bundle
   polc-bench accuracy imagenet/val/ --task convnext_tiny --limit 50 --checkpoint convnext.pth.tar
-  polc-bench accuracy pictures/ --task cifar10 --backend torch --checkpoint nano.safetensors -o torch.json
-  polc-bench accuracy pictures/ --task cifar10 --backend tensorrt --agreement-with torch.json"""
+  polc-bench accuracy pictures/ --task cifar10 --backend torch --checkpoint nano.safetensors -o torch.json"""
 )
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.option(
@@ -63,11 +46,11 @@ Examples:
 @click.option(
     "--qualities",
     metavar="N,N,...",
-    callback=_qualities,
+    callback=number_list,
     help="Qualities to measure. Default: every whole one of the bundle.",
 )
 @click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), help="Take N pictures, evenly from all there are."
+    "--limit", metavar="N", type=click.IntRange(min=1), help="Take N images, evenly from all there are."
 )
 @click.option(
     "--labels",
@@ -93,35 +76,57 @@ Examples:
 @click.option(
     "--with-pixels",
     is_flag=True,
-    help="Predict from pixels too: from the decompressed picture at each quality, and from the original. "
+    help="Predict from pixels too: from the decompressed image at each quality, and from the original. "
     "Needs a bundle made --with-pixels.",
 )
 @checkpoint_option(
     "Predict by this checkpoint's PyTorch model on the same latents too, and say how often both agree; on "
     "the backend torch, the model that runs."
 )
-@click.option(
-    "--agreement-with",
-    metavar="RESULTS.json",
-    type=click.Path(path_type=Path),
-    help="Say how often the predictions are those of an earlier run (its -o), such as one of PyTorch on "
-    "another machine.",
-)
-@document_option
-@csv_option
-@plot_option
-@force
+@outputs("output", "csv", "plot")
 @codec_choice
 @reporting
-def accuracy(**options: Any) -> int:
-    """Measure a task's accuracy on labelled pictures: compress, and predict from the bytes, at every quality.
+def accuracy(
+    folder: Path,
+    checkpoint: Path | None,
+    outputs: Outputs,
+    codec_choice: CodecChoice,
+    reporting: Reporting,
+    **options: Any,
+) -> int:
+    """Measure a task's accuracy on labelled images: compress, and predict from the bytes, at every quality.
 
-    Of a classification top-1 and top-5: FOLDER has a sub-folder of pictures for each class, called as the
+    Of a classification top-1 and top-5: FOLDER has a sub-folder of images for each class, called as the
     class or as its index; or as many as there are classes, in sorted order. Of a segmentation the mean
-    intersection over union (mIoU): FOLDER/images/NAME.* with FOLDER/masks/NAME.png, 8-bit indexes of classes.
-    Pictures are scaled and cut first as 'polc compress --for-task' does, masks likewise; rates are those of
-    the files that come of it.
+    intersection over union (mIoU): FOLDER/images/NAME.* with FOLDER/masks/NAME.png, indexes of classes.
+    Images are scaled and cut first as 'polc compress --for-task' does, masks likewise; rates are those of
+    the resulting files.
     """
-    from ...bench.quality.accuracy_run import run_accuracy
+    from ...bench import accuracy as measure
+    from ...bench import draw
+    from .text import rows_of, table_csv
 
-    return run_accuracy(Request(**options))
+    outputs.check()
+    with codec_choice.load(checkpoint) as codec, ShownProgress("accuracy", reporting.verbose) as progress:
+        found = measure(codec, data=folder, checkpoint=checkpoint, progress=progress, **options)
+    rows: list[dict[str, Any]] = [*rows_of(found.results)]
+    if found.original:
+        rows.append({"quality": ORIGINAL, **found.original})
+    if outputs.plot is not None:
+        write(outputs.plot, draw(found.plot(), outputs.plot.suffix), outputs.force)
+    for notice in found.notices:
+        say(f"notice: {notice}")
+    return conclude(found.to_dict(), _text(found), outputs, reporting, found.left_out, table_csv(rows))
+
+
+def _text(found: Accuracy) -> str:
+    from ...bench.quality.accuracy import ORIGINAL_LABEL, PIXELS, REFERENCE
+    from .text import columns_text, images_text
+
+    lines = [
+        f"{found.description}, {images_text(len(found.per_image))}",
+        columns_text(found.results, (PIXELS, REFERENCE)),
+    ]
+    if found.original:
+        lines += [ORIGINAL_LABEL, columns_text({name: [value] for name, value in found.original.items()})]
+    return "\n".join(lines)

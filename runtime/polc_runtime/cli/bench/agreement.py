@@ -5,52 +5,17 @@ numpy, Pillow and the codec are imported inside, so that `--help` is instant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..options import Reporting, force, recursive, reporting
-from .options import document_option, numbers
+from ..options import Reporting, recursive, reporting
+from .options import Outputs, ShownProgress, conclude, number_list, outputs
 
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for; fields are called as the options."""
-
-    arguments: tuple[str, ...]
-    bundle: str | None
-    checkpoint: Path | None
-    settings: tuple[str, ...]
-    qualities: tuple[float, ...]
-    margin: float
-    exponents: tuple[int, ...] | None
-    output: Path | None
-    force: bool
-    recursive: bool
-    reporting: Reporting
-
-
-def _qualities(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
-    return numbers(value)
-
-
-def _exponents(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[int, ...] | None:
-    """One exponent for all coding steps, or one for each."""
-    if value is None:
-        return None
-    from ...bitstream.calibration import LARGEST_EXPONENT, LEAST_EXPONENT
-
-    found = numbers(value)
-    fits = all(e == int(e) and LEAST_EXPONENT <= e <= LARGEST_EXPONENT for e in found)
-    if not fits:
-        raise click.BadParameter(
-            f"expected one whole number from {LEAST_EXPONENT} to {LARGEST_EXPONENT}, or one for each step"
-        )
-    return tuple(int(e) for e in found)
+if TYPE_CHECKING:
+    from ...agreement import Agreement
 
 
 @click.command(
@@ -62,7 +27,7 @@ Examples:
   polc-bench agreement kodak/ --setting onnxruntime --setting onnxruntime:device=cuda
   polc-bench agreement kodak/ --setting onnxruntime --setting onnxruntime:noise=0.5 --exponents 14"""
 )
-@click.argument("arguments", metavar="IMAGES...", nargs=-1, required=True)
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
 @click.option(
     "--bundle",
     metavar="BUNDLE",
@@ -90,7 +55,7 @@ Examples:
     metavar="N,N,...",
     default="1,4.5,8",
     show_default=True,
-    callback=_qualities,
+    callback=number_list,
     help="Qualities to code at.",
 )
 @click.option(
@@ -104,20 +69,76 @@ Examples:
 @click.option(
     "--exponents",
     metavar="N[,N,...]",
-    callback=_exponents,
+    callback=number_list,
     help="Calibrate for tolerances of 2^-N, one for all coding steps or one for each. Default: the bundle's.",
 )
-@document_option
-@force
+@outputs("output")
 @recursive
 @reporting
-def agreement(**options: Any) -> int:
+def agreement(outputs: Outputs, reporting: Reporting, **options: Any) -> int:
     """Measure how far ways to run a model agree: every IMAGE is encoded with each, and decoded with all.
 
     Files are decoded twice, with their calibration and without; those that do not give the encoder's symbols
     are counted as lost. The differences between the scales, relative to the scale, are what a calibration
     must tolerate: the command proposes tolerances, by quality and coding step, for a bundle's manifest.
     """
-    from ...agreement.run import run_agreement
+    from ...agreement import agreement as measure
 
-    return run_agreement(Request(**options))
+    outputs.check()
+    with ShownProgress("agreement", reporting.verbose) as progress:
+        found = measure(**options, progress=progress)
+    return conclude(found.to_dict(), _text(found), outputs, reporting, found.failures)
+
+
+def _text(found: Agreement) -> str:
+    names = [entry["setting"] for entry in found.settings]
+    parts = [
+        f"{found.bundle}: {len(names)} settings, {found.files_of_each} files of each, decoded with all\n"
+        + "\n".join(f"  {number}  {name}" for number, name in enumerate(names)),
+        _matrix("lost without calibration, by encoder and decoder", found.lost_without_calibration),
+        _matrix("lost with calibration", found.lost),
+        _steps(found),
+        _costs(found),
+    ]
+    return "\n\n".join(parts)
+
+
+def _matrix(title: str, lost: Sequence[Sequence[int]]) -> str:
+    from .text import aligned
+
+    heading = ["encoder", *(f"by {column}" for column in range(len(lost)))]
+    rows = [[str(index), *map(str, row)] for index, row in enumerate(lost)]
+    return f"{title}: {sum(map(sum, lost))}\n{aligned([heading, *rows])}"
+
+
+def _steps(found: Agreement) -> str:
+    """Differences by quality and coding step, and the exponents."""
+    from .text import aligned
+
+    parts = [f"largest differences between any two; proposed tolerances 2^-N, {found.margin:g} times that"]
+    for each in found.qualities:
+        rows = [
+            ["coding step", *map(str, range(len(each.scale_difference)))],
+            ["scales, relative", *(f"{value:.1e}" for value in each.scale_difference)],
+            ["means", *(f"{value:.1e}" for value in each.mean_difference)],
+            ["exponents used", *map(str, each.exponents)],
+            ["proposed", *map(str, found.proposed_tolerances.at(each.quality))],
+        ]
+        parts.append(f"  at quality {each.quality:g}\n{aligned(rows)}")
+    return "\n".join(parts)
+
+
+def _costs(found: Agreement) -> str:
+    from .text import aligned
+
+    rows = [["quality", "bytes", "of all files", "at most"]]
+    for each in found.qualities:
+        rows.append(
+            [
+                f"{each.quality:g}",
+                f"{each.calibration_bytes:.1f}",
+                f"{100 * each.calibration_share:.3f} %",
+                f"{100 * each.largest_calibration_share:.3f} %",
+            ]
+        )
+    return f"the calibration's cost, by the first setting\n{aligned(rows)}"

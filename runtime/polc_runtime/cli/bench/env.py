@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..options import Reporting, reporting
-from ..runner import table
+from ..tables import facts_table
 
 
 @click.command(
@@ -29,15 +29,15 @@ def env(reporting: Reporting) -> int:
     known = {name: value for name, value in found["machine"].items() if value is not None}
     installed = {name: version or "not installed" for name, version in found["versions"].items()}
     backends, libraries = (
-        {name: _told(component) for name, component in found[key].items()}
+        {name: _component_text(component) for name, component in found[key].items()}
         for key in ("backends", "libraries")
     )
     sections = {"machine": known, "versions": installed, "backends": backends, "libraries": libraries}
-    click.echo("\n\n".join(f"{title}\n{table(facts)}" for title, facts in sections.items()))
+    click.echo("\n\n".join(f"{title}\n{facts_table(facts)}" for title, facts in sections.items()))
     return 0
 
 
-def _told(component: dict[str, Any]) -> str:
+def _component_text(component: dict[str, Any]) -> str:
     """What a component is, or why it is missing and what to do."""
     detail = component["detail"]
     if component["available"]:

@@ -7,53 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ...errors import UsageError
-from ..options import Reporting, device, force, reporting
-from .options import checkpoint_option, csv_option, document_option, plot_of
-
-COMMAND = "latency"
-FORMAT = 1
-"""Version of the JSON document; a reader refuses another one."""
-
-COMPRESS, DECOMPRESS, INFER = OPERATIONS = ("compress", "decompress", "infer")
-NATIVE, PORTABLE = ATTENTIONS = ("native", "portable")
-DEFAULT_SIZES = ((768, 512),)
+from ..console import say
+from ..options import Reporting, device, reporting
+from .options import Outputs, ShownProgress, checkpoint_option, conclude, outputs, words
 
 T = TypeVar("T")
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for; fields are called as the options."""
-
-    images: tuple[str, ...]
-    bundle: str | None
-    sizes: tuple[tuple[int, int], ...] | None
-    batches: tuple[int, ...]
-    threads: tuple[int, ...] | None
-    backends: tuple[str, ...]
-    device: str
-    checkpoint: Path | None
-    attentions: tuple[str, ...] | None
-    precision: str
-    quality: float
-    task: str | None
-    operations: tuple[str, ...] | None
-    warmup: int
-    repeats: int
-    pipeline: tuple[int, ...]
-    output: Path | None
-    csv: Path | None
-    plot: Path | None
-    force: bool
-    reporting: Reporting
 
 
 def _listed(read: Callable[[str], T], expected: str) -> Callable[..., tuple[T, ...] | None]:
@@ -88,30 +52,14 @@ def _positive(text: str) -> int:
     return value
 
 
-def _name(text: str) -> str:
-    if not text:
-        raise ValueError(text)
-    return text
-
-
-def _one_of(known: tuple[str, ...]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in known:
-            raise ValueError(text)
-        return text
-
-    return read
-
-
 @click.command(
     epilog="""\b
 Examples:
   polc-bench latency --bundle polc.bundle --size 768x512 --threads 2
-  polc-bench latency photo.png --bundle polc.bundle --threads 1,2 --plot latency.png --csv latency.csv
+  polc-bench latency photo.png --bundle polc.bundle --threads 1,2 --csv latency.csv
   polc-bench latency --task cifar10 --operation infer --batch 1,8 --size 192x192 --repeats 30
   polc-bench latency --attention portable --operation compress -o before.json
-  polc-bench latency --backend torch --checkpoint polc.pth.tar --device cuda --size 1920x1080 --pipeline 4,8
-  polc-bench latency --compare before.json after.json"""
+  polc-bench latency --backend torch --checkpoint polc.pth.tar --device cuda --size 1920x1080 --pipeline 4"""
 )
 @click.argument("images", metavar="[IMAGES]...", nargs=-1)
 @click.option(
@@ -125,7 +73,7 @@ Examples:
     "sizes",
     metavar="WxH,...",
     callback=_listed(_size, "sizes with commas between them, such as 768x512,256x256"),
-    help="Sizes of a synthetic picture, where no IMAGES are named. Default: 768x512.",
+    help="Sizes of a synthetic image, where no IMAGES are named. Default: 768x512.",
 )
 @click.option(
     "--batch",
@@ -134,8 +82,8 @@ Examples:
     default="1",
     show_default=True,
     callback=_listed(_positive, "whole numbers from 1, such as 1,8"),
-    help="Pictures in one run of a graph. Above 1, of compress and decompress only the analysis and the "
-    "synthesis are measured: the entropy model runs picture by picture.",
+    help="Images in one run of a graph. Above 1, of compress and decompress only the analysis and the "
+    "synthesis are measured: the entropy model runs image by image.",
 )
 @click.option(
     "--threads",
@@ -149,7 +97,7 @@ Examples:
     metavar="NAME,...",
     default="onnxruntime",
     show_default=True,
-    callback=_listed(_name, "names of backends"),
+    callback=words,
     help="What runs the graphs ('polc-bench env' lists them).",
 )
 @device
@@ -158,7 +106,7 @@ Examples:
     "--attention",
     "attentions",
     metavar="NAME,...",
-    callback=_listed(_one_of(ATTENTIONS), "native, portable or both"),
+    callback=words,
     help="What runs the attention: the native operator (in TensorRT, the plugin), or the portable body in "
     "the graph. Default: in ONNX Runtime both where there is a native one, elsewhere the backend's choice.",
 )
@@ -177,7 +125,7 @@ Examples:
     "--operation",
     "operations",
     metavar="NAME,...",
-    callback=_listed(_one_of(OPERATIONS), f"some of {', '.join(OPERATIONS)}"),
+    callback=words,
     help="compress, decompress, infer. Default: all, infer only with --task.",
 )
 @click.option(
@@ -196,33 +144,32 @@ Examples:
     metavar="N,...",
     default="",
     callback=_listed(_positive, "whole numbers from 1, such as 1,4,8"),
-    help="Measure the throughput too, of compress from image files and of decompress, with N pictures under "
-    "way at once: reading, networks and entropy coding overlap.",
+    help="Measure the throughput too, of compress from image files and of decompress, with N images at "
+    "once: reading, networks and entropy coding overlap.",
 )
-@click.option(
-    "--compare",
-    "compared",
-    metavar="A.json B.json",
-    nargs=2,
-    type=click.Path(path_type=Path),
-    help="Measure nothing; compare two results, as 'polc-bench compare' does.",
-)
-@document_option
-@csv_option
-@plot_of("the stages of every configuration as stacked bars")
-@force
+@outputs("output", "csv")
 @reporting
-def latency(compared: tuple[Path, Path] | None, **options: Any) -> int:
+def latency(
+    images: tuple[str, ...],
+    bundle: str | None,
+    outputs: Outputs,
+    reporting: Reporting,
+    **options: Any,
+) -> int:
     """Measure the time of compress, decompress and infer, stage by stage, against the arithmetic's limit.
 
-    Every configuration (picture, threads, batch, backend, attention) runs in a process of its own. The limit
+    Every configuration (image, threads, batch, backend, attention) runs in a process of its own. The limit
     of a graph is its convolutions and linear layers at the rate of matrix products, measured in the same
-    process between the runs. Without IMAGES a synthetic picture is coded. With -v each context step is shown.
+    process between the runs. Without IMAGES a synthetic image is coded. With -v each coding step is shown.
     """
-    if compared is not None:
-        from .compare import run_compare
+    from ...bench import latency as measure
+    from ...bundle.find import DEFAULT_BUNDLE, uses_default
+    from .latency_text import latency_csv, latency_text
 
-        return run_compare(*compared, options["reporting"])
-    from ...bench.speed.run import run_latency
-
-    return run_latency(Request(**options))
+    outputs.check()
+    if uses_default(bundle):
+        say(f"notice: using the bundle {DEFAULT_BUNDLE} that comes with polc; name another by --bundle")
+    with ShownProgress("latency", reporting.verbose) as progress:
+        found = measure(bundle, images, **options, progress=progress)
+    text = latency_text(found, reporting.verbose)
+    return conclude(found.to_dict(), text, outputs, reporting, found.failed, latency_csv(found))

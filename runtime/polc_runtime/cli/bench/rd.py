@@ -1,4 +1,4 @@
-"""`polc-bench rd`: rate and distortion of codecs on pictures, and one against the other.
+"""`polc-bench rd`: rate and distortion of codecs on images, and one against the other.
 
 numpy, Pillow and the codec are imported inside, so that `--help` is instant.
 """
@@ -6,58 +6,35 @@ numpy, Pillow and the codec are imported inside, so that `--help` is instant.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ...errors import UsageError
-from ..options import CodecChoice, Reporting, codec_choice, force, recursive, reporting
-from .options import csv_option, numbers, plot_option, words
+from ..console import say
+from ..options import CodecChoice, Reporting, codec_choice, recursive, reporting
+from .options import Outputs, ShownProgress, check_free, conclude, json_text, numbers, outputs, words, write
 
-DEFAULT_CODEC = "polc"
+if TYPE_CHECKING:
+    from ...bench import RateDistortion
+    from ...bench.quality.codecs import Coder
+    from ...codec import Codec
+
+POLC = "polc"
+_JSON = ".json"
 _NAMED = re.compile(r"([a-z0-9]+)=(.*)")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+Qualities = dict[str | None, tuple[float, ...]]
+"""By codec; under None those that are given without a name."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for; fields are called as the options."""
-
-    arguments: tuple[str, ...]
-    codecs: tuple[str, ...]
-    qualities: dict[str | None, tuple[float, ...]]
-    metrics: tuple[str, ...] | None
-    results: Path | None
-    against: tuple[Path, ...]
-    output: Path | None
-    csv: Path | None
-    plot: Path | None
-    force: bool
-    recursive: bool
-    codec_choice: CodecChoice
-    reporting: Reporting
-
-    @property
-    def plan(self) -> dict[str, tuple[float, ...] | None]:
-        """Qualities by codec, None for its own; those given without a name are the first codec's.
-
-        Raises:
-            UsageError: qualities are given for a codec that is not measured.
-        """
-        names = list(dict.fromkeys(self.codecs or (DEFAULT_CODEC,)))
-        asked = {names[0] if name is None else name: value for name, value in self.qualities.items()}
-        for name in asked:
-            if name not in names:
-                raise UsageError(f"--qualities names {name}, which is not measured; add --codec {name}")
-        return {name: asked.get(name) for name in names}
-
-
-def _qualities(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str | None, tuple[float, ...]]:
+def _qualities(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Qualities:
     """Reads [CODEC=]N,N,... of every use of the option."""
-    found: dict[str | None, tuple[float, ...]] = {}
+    found: Qualities = {}
     for value in values:
         match = _NAMED.fullmatch(value)
         name, text = (match[1], match[2]) if match else (None, value)
@@ -115,24 +92,97 @@ Examples:
 @click.option(
     "-o",
     "--output",
+    "folder",
     metavar="OUT",
     type=click.Path(path_type=Path),
     help="Write what was measured in CompressAI's JSON: a .json file for one codec, or a folder for several.",
 )
-@csv_option
-@plot_option
-@force
+@outputs("csv", "plot")
 @recursive
 @codec_choice
 @reporting
-def rd(**options: Any) -> int:
+def rd(
+    arguments: tuple[str, ...],
+    codecs: tuple[str, ...],
+    qualities: Qualities,
+    metrics: tuple[str, ...] | None,
+    results: Path | None,
+    against: tuple[Path, ...],
+    folder: Path | None,
+    outputs: Outputs,
+    recursive: bool,
+    codec_choice: CodecChoice,
+    reporting: Reporting,
+) -> int:
     """Measure rate and distortion: compress IMAGES to bytes and decompress those, at every quality.
 
     IMAGES are files of any kind Pillow reads, or folders. Rates are those of whole files, header included.
-    Numbers are means over the pictures of each picture's own. Several codecs, and --against, are compared:
+    Numbers are means over the images of each image's own. Several codecs, and --against, are compared:
     BD-rate and BD-PSNR, and for each quality the difference in PSNR at equal bpp, on the mean curve and on
-    the worst picture.
+    the worst image.
     """
-    from ...bench.quality.rd_run import run_rd
+    from ...bench import draw, rate_distortion, read_curves
+    from ...bench.quality.codecs import as_coder
+    from .text import curves_csv
 
-    return run_rd(Request(**options))
+    if not arguments and results is None:
+        raise UsageError("there is nothing to measure: name IMAGES, or --results FILE.json")
+    plan = _plan(codecs, qualities) if arguments else {}
+    outputs.check()
+    given = [] if results is None else read_curves(results)
+    others = [curve for path in against for curve in read_curves(path)]
+    with ExitStack() as stack, ShownProgress("rd", reporting.verbose) as progress:
+        coders: dict[Codec | Coder | str, tuple[float, ...] | None] = {}
+        files = {}
+        for name, wanted in plan.items():
+            coder = as_coder(stack.enter_context(codec_choice.load()) if name == POLC else name)
+            coders[coder] = wanted
+            if folder is not None:
+                files[coder.name] = _result_file(folder, coder.name, len(plan))
+                check_free(files[coder.name], outputs.force)
+        found = rate_distortion(
+            arguments, coders, metrics, given, others, recursive=recursive, progress=progress
+        )
+    for curve in found.measured if files else ():
+        write(files[curve.name], f"{json_text(curve.to_dict())}\n".encode(), outputs.force)
+    if outputs.plot is not None:
+        write(outputs.plot, draw(found.plot(), outputs.plot.suffix), outputs.force)
+    for notice in found.notices:
+        say(f"notice: {notice}")
+    return conclude(
+        found.to_dict(), _text(found), outputs, reporting, found.left_out, curves_csv(found.curves)
+    )
+
+
+def _plan(codecs: tuple[str, ...], qualities: Qualities) -> dict[str, tuple[float, ...] | None]:
+    """Qualities by codec, None for its own; those given without a name are the first codec's.
+
+    Raises:
+        UsageError: qualities are given for a codec that is not measured.
+    """
+    names = list(dict.fromkeys(codecs or (POLC,)))
+    asked = {names[0] if name is None else name: value for name, value in qualities.items()}
+    for name in asked:
+        if name not in names:
+            raise UsageError(f"--qualities names {name}, which is not measured; add --codec {name}")
+    return {name: asked.get(name) for name in names}
+
+
+def _result_file(output: Path, name: str, count: int) -> Path:
+    """Where a codec's results go: the .json file that is named, or one of its own in a folder.
+
+    Raises:
+        UsageError: one file is named for several codecs.
+    """
+    if output.suffix.lower() != _JSON or output.is_dir():
+        return output / f"{_UNSAFE.sub('-', name)}{_JSON}"
+    if count > 1:
+        raise UsageError(f"{output}: is one file, and {count} codecs are measured; name a folder")
+    return output
+
+
+def _text(found: RateDistortion) -> str:
+    from .text import comparison_text, curve_text
+
+    parts: Sequence[str] = [*map(curve_text, found.measured), *map(comparison_text, found.comparisons)]
+    return "\n\n".join(parts or map(curve_text, found.curves))

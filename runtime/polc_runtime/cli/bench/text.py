@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...bench.quality.comparison import Comparison, Delta, Difference, Level
-from ...bench.quality.curves import QUALITY, Column, Columns, Curve
 from ..console import printable
+from ..tables import aligned
+
+if TYPE_CHECKING:
+    from ...bench.quality.comparison import Comparison, Delta, Difference, Level
+    from ...bench.quality.curves import Column, Columns, Curve
 
 MISSING = "-"
 
 _FORMATS = {
-    QUALITY: ("quality", "g", 1),
+    "quality": ("quality", "g", 1),
     "bpp": ("bpp", ".4f", 1),
     "psnr-rgb": ("PSNR dB", ".3f", 1),
     "ms-ssim-rgb": ("MS-SSIM", ".5f", 1),
@@ -36,16 +39,19 @@ _FORMATS = {
 
 def columns_text(columns: Mapping[str, Column], views: Sequence[str] = ()) -> str:
     """Columns of numbers under headings; those of `views` are named "VIEW-NAME"."""
-    table = [
-        [_heading(name, views), *(_number(name, value, views) for value in column)]
-        for name, column in columns.items()
-    ]
+    table = []
+    for name, column in columns.items():
+        view = next((view for view in views if name.startswith(f"{view}-")), "")
+        rest = name.removeprefix(f"{view}-")
+        heading, form, factor = _FORMATS.get(rest, (rest, ".5g", 1))
+        numbers = [MISSING if value is None else format(factor * value, form) for value in column]
+        table.append([f"{view} {heading}" if view else heading, *numbers])
     return aligned(zip(*table, strict=True))
 
 
 def curve_text(curve: Curve) -> str:
     """A codec's results, in lines."""
-    count = f", mean over {pictures(len(curve.per_image))}" if curve.per_image else ""
+    count = f", mean over {images_text(len(curve.per_image))}" if curve.per_image else ""
     return f"{printable(curve.name)}: {printable(curve.description)}{count}\n{columns_text(curve.results)}"
 
 
@@ -62,28 +68,19 @@ def comparison_text(comparison: Comparison) -> str:
         f"  more PSNR than {other} at equal bpp: at {ahead} of {len(differences)} qualities",
     ]
     if above := len(comparison.levels) - len(differences):
-        lines.append(f"  - : {other} goes to no rate as high; {above} not compared")
+        lines.append(f"  - : {other} has no rate as high; {above} not compared")
     if any(level.mean.bound for level in comparison.levels):
-        lines.append(f"  > : {other} goes to no rate as low; the PSNR at its least rate stands in")
+        lines.append(f"  > : {other} has no rate as low; its PSNR at its lowest rate is taken")
     return "\n".join(lines)
 
 
-def pictures(count: int) -> str:
-    """A number of pictures, in words."""
-    return f"{count} picture{'' if count == 1 else 's'}"
-
-
-def aligned(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as lines, each column to the right, two blanks apart."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
-    )
+def images_text(count: int) -> str:
+    """A number of images, in words."""
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def curves_csv(curves: Iterable[Curve]) -> bytes:
-    """A row for each codec, picture and quality."""
+    """A row for each codec, image and quality."""
     rows = [
         {"codec": curve.name, "image": result.image, "width": result.width, "height": result.height, **row}
         for curve in curves
@@ -108,7 +105,7 @@ def rows_of(columns: Columns) -> list[dict[str, float | None]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-_LEVEL_HEADING = ("quality", "bpp", "PSNR dB", "other dB", "ahead by", "worst picture", "ahead by", "ahead")
+_LEVEL_HEADING = ("quality", "bpp", "PSNR dB", "other dB", "ahead by", "worst image", "ahead by", "ahead")
 
 
 def _level_row(level: Level) -> tuple[str, ...]:
@@ -135,23 +132,3 @@ def _delta_text(name: str, delta: Delta, unit: str) -> str:
     if delta.value is None:
         return f"  {name}: none, {printable(delta.reason)}"
     return f"  {name}: {delta.value:+.2f} {unit}, over {100 * delta.overlap:.0f} % of both curves' range"
-
-
-def _split(name: str, views: Sequence[str]) -> tuple[str, str]:
-    """The view that a column belongs to, with a blank, or nothing; and the rest of its name."""
-    for view in views:
-        if name.startswith(f"{view}-"):
-            return f"{view} ", name.removeprefix(f"{view}-")
-    return "", name
-
-
-def _heading(name: str, views: Sequence[str]) -> str:
-    view, rest = _split(name, views)
-    return view + _FORMATS.get(rest, (rest,))[0]
-
-
-def _number(name: str, value: float | None, views: Sequence[str]) -> str:
-    if value is None:
-        return MISSING
-    _, form, factor = _FORMATS.get(_split(name, views)[1], ("", ".5g", 1))
-    return format(factor * value, form)
