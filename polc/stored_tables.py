@@ -11,6 +11,8 @@ from torch import Tensor
 from polc_runtime.bitstream.tables import CdfTable, EntropyTables
 from polc_runtime.errors import BundleError, CheckpointError
 
+from .tables import gaussian_table, scale_table
+
 OFFICIAL_TABLES = {
     "hyper": "entropy_bottleneck",
     "latent": "gaussian_conditional",
@@ -59,8 +61,22 @@ def official_tables(tables: EntropyTables) -> dict[str, Tensor]:
     return official | {"gaussian_conditional.scale_table": ours["scale_table"]}
 
 
+def _usual_gaussian() -> dict[str, Tensor]:
+    """Tables of the Gaussian conditional over the usual scales, by official names."""
+    scales = scale_table()
+    table = gaussian_table(scales)
+    arrays = {f"{OFFICIAL_TABLES['latent']}.{_FIELDS[entry]}": getattr(table, entry) for entry in _FIELDS}
+    arrays["gaussian_conditional.scale_table"] = scales
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+
+
 def read_official_tables(official: Mapping[str, Tensor]) -> EntropyTables | None:
-    """The tables of an official checkpoint; None where it stores them empty or not at all."""
+    """The tables of an official checkpoint; None where it stores them empty or not at all.
+
+    A codec whose latent has the factorised prior stores no Gaussian tables, and gets the usual ones.
+    """
+    if not any(key.startswith(OFFICIAL_TABLES["latent"]) for key in official):
+        official = {**_usual_gaussian(), **official}
     present = [official[key] for key in _TABLE_ENTRIES if key in official]
     if len(present) < len(_TABLE_ENTRIES) or any(value.numel() == 0 for value in present):
         return None

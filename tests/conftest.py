@@ -34,6 +34,12 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden2() -> Path:
+    """The folder of golden vectors of codecs other than POLC."""
+    return _shared("golden2")
+
+
+@pytest.fixture(scope="session")
 def kodak() -> Path:
     """The folder of Kodak images."""
     return _shared("data/kodak")

@@ -326,10 +326,10 @@ def ladder(out: Path, bundles: tuple[Path, ...], link: bool, force: bool, as_jso
     """
     from .ladder import write_ladder
 
-    document = write_ladder(out, bundles, link, force)
+    made = write_ladder(out, bundles, link, force)
     if as_json:
-        click.echo(json.dumps({"command": "ladder", "path": str(out), **document}, indent=2))
+        rungs = [{"quality": rung.quality, "path": str(rung.path)} for rung in made.rungs]
+        click.echo(json.dumps({"command": "ladder", "path": str(out), "bundles": rungs}, indent=2))
     else:
-        qualities = ", ".join(f"{entry['quality']:g}" for entry in document["bundles"])
-        click.echo(f"{out}: qualities {qualities}")
+        click.echo(f"{out}: qualities {', '.join(f'{quality:g}' for quality in made.qualities)}")
     return 0

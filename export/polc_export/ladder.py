@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from polc_runtime import Bundle
+from polc_runtime.bundle import Ladder
 from polc_runtime.bundle.bundle import MANIFEST
+from polc_runtime.bundle.ladder import LADDER, ladder_json
 from polc_runtime.errors import ExportError, UsageError
 
 from .bundle_folder import GRAPHS, atomic_folder, files_of
 
-LADDER = "ladder.json"
-LADDER_FORMAT = (1, 0)
-"""(major, minor) of the format of `LADDER`."""
 
-
-def write_ladder(
-    out: Path, bundles: Iterable[Path], link: bool = False, force: bool = False
-) -> dict[str, Any]:
+def write_ladder(out: Path, bundles: Iterable[Path], link: bool = False, force: bool = False) -> Ladder:
     """Makes a ladder of bundles; it appears whole or not at all.
 
     Args:
@@ -30,9 +24,6 @@ def write_ladder(
         link: whether files are hard-linked instead of copied; that takes one file system.
         force: whether a ladder at `out` is replaced.
 
-    Returns:
-        What `ladder.json` says: `format` and `bundles`, each with `quality` and `path`, in order of quality.
-
     Raises:
         UsageError: a bundle has a range of qualities, two have the same, or there is none.
         BundleError: a bundle is damaged.
@@ -40,13 +31,12 @@ def write_ladder(
             linked.
     """
     rungs = _rungs([Bundle.load(path) for path in bundles])
-    entries = [{"quality": quality, "path": f"q{quality:g}"} for quality in rungs]
-    document = {"format": list(LADDER_FORMAT), "bundles": entries}
+    names = {quality: f"q{quality:g}" for quality in rungs}
     with atomic_folder(out, force, LADDER) as folder:
-        for entry, bundle in zip(entries, rungs.values(), strict=True):
-            _copy(bundle, folder / str(entry["path"]), link)
-        (folder / LADDER).write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-    return document
+        for quality, bundle in rungs.items():
+            _copy(bundle, folder / names[quality], link)
+        (folder / LADDER).write_text(ladder_json(list(names.items())), "utf-8")
+    return Ladder.load(out)
 
 
 def _rungs(bundles: Sequence[Bundle]) -> dict[float, Bundle]:

@@ -32,7 +32,7 @@ def codec_graphs(codec: TinyLicCodec) -> dict[str, GraphSpec]:
     ) -> GraphSpec:
         if codec.config.levels:
             return GraphSpec(name, {**inputs, "quality": ("batch",)}, outputs, Graph(codec, function), exact)
-        fixed = Graph(codec, lambda x: function(x, x.new_ones(len(x))))
+        fixed = Graph(codec, lambda x: function(x, x.new_ones(x.shape[0])))
         return GraphSpec(name, inputs, outputs, fixed, exact)
 
     specs = [

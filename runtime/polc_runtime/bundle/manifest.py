@@ -246,7 +246,16 @@ class Manifest:
             there = ", ".join(g.precision for g in found)
             raise BundleError(f"{name} is there in {there}, not in {precision}; export it in {precision}")
         names = ", ".join(dict.fromkeys(g.name for g in self.graphs))
-        raise BundleError(f"the bundle has no graph {name!r}; it has {names}")
+        raise BundleError(f"the bundle holds no graph {name!r}{self._made_for}; it has {names}")
+
+    @property
+    def _made_for(self) -> str:
+        """What a bundle without all image networks was exported for, as part of a message."""
+        encodes, decodes = self.has_graph("analysis"), self.has_graph("synthesis")
+        if encodes and decodes:
+            return ""
+        use = "decoding" if decodes else "encoding" if encodes else "tasks"
+        return f": it was exported for {use} alone"
 
     def variant(self, name: str | None) -> Variant:
         """A variant by name; the bundle's own image networks for None.
