@@ -28,7 +28,7 @@ class Size:
         """Reads HxW.
 
         Raises:
-            UsageError: it is no size, or none that an image is padded to.
+            UsageError: it is not a size, or not one that images are padded to.
         """
         match = _SIZE.fullmatch(text)
         if match is None:
