@@ -73,7 +73,7 @@ def _usual_gaussian() -> dict[str, Tensor]:
 def read_official_tables(official: Mapping[str, Tensor]) -> EntropyTables | None:
     """The tables of an official checkpoint; None where it stores them empty or not at all.
 
-    A codec whose latent has the factorised prior stores no Gaussian tables, and gets the usual ones.
+    A codec without a Gaussian conditional, whose latent has the factorised prior, gets the usual tables.
     """
     if not any(key.startswith(OFFICIAL_TABLES["latent"]) for key in official):
         official = {**_usual_gaussian(), **official}
