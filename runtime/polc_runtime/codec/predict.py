@@ -71,7 +71,8 @@ class Predictor:
         entry = self.manifest.task(task)
         if entry.pixels_graph is None:
             raise UsageError(
-                f"the bundle {self.manifest.name} has no pixel graph of the task {task}: export it with_pixels=True"
+                f"the bundle {self.manifest.name} has no pixel graph of the task {task}: export it "
+                "with_pixels=True"
             )
         return entry
 
