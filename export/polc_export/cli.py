@@ -230,8 +230,12 @@ def _group(
                 say(line)
 
         if without_torch and bundle is not None:
+            from polc_runtime import Bundle
+
             from .extend import extend_bundle
 
+            if options.formats.tensorrt:
+                engines.shapes.check(Bundle.load(bundle).manifest.plan.pad)
             made, checks = extend_bundle(bundle, out, options, report)
             if options.formats.tensorrt:
                 _build_engines(made, engines, precisions or PRECISIONS[:1], report)

@@ -44,7 +44,7 @@ def settle(name: str, backend: str) -> torch.device:
 
 
 def use_threads(threads: int | None) -> None:
-    """Has torch use so many threads of the processor, in the whole process; None leaves it as it is."""
+    """Sets torch's number of CPU threads, which is the whole process's; None leaves it as it is."""
     if threads is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
 

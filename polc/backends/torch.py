@@ -84,7 +84,7 @@ def load_backend(bundle: Bundle, options: BackendOptions) -> TorchBackend:
 
     Raises:
         UsageError: no checkpoint is named.
-        CheckpointError: the file is no checkpoint, or of another codec.
+        CheckpointError: the file is not a checkpoint, or of another codec.
         BackendUnavailable: there is no such device.
     """
     if options.checkpoint is None:
@@ -115,7 +115,7 @@ def load_reference(path: Path, task: str, identity: bytes) -> TorchBackend:
         identity: `codec_id` of the bundle.
 
     Raises:
-        CheckpointError: the file is no checkpoint, of another codec, or has no such task.
+        CheckpointError: the file is not a checkpoint, of another codec, or has no such task.
     """
     checkpoint, _ = _matching(path, identity)
     return TorchBackend(checkpoint.codec, task_graphs(task, _task(checkpoint, task)))

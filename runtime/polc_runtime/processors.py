@@ -60,7 +60,7 @@ def chosen_threads(environment: Mapping[str, str] = os.environ) -> int | None:
 
 
 def default_threads() -> int:
-    """Threads to work with where nobody says how many.
+    """The number of threads where none is given.
 
     Raises:
         UsageError: `POLC_THREADS` is not a positive whole number.

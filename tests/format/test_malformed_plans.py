@@ -66,7 +66,7 @@ MALFORMED: dict[str, tuple[str, bytes, str]] = {
     "a later version": (MEAN_SCALE, edited(MEAN_SCALE, at_4=b"\3"), "version"),
     "another model": (CHECKERBOARD, of_bundle(CHECKERBOARD, MEAN_SCALE), "wrong_model"),
     "fewer bytes than a header": (FACTORISED, golden_file(FACTORISED)[:30], "truncated"),
-    "cut off": (FACTORISED, golden_file(FACTORISED)[:-1], "damaged"),
+    "cut off": (FACTORISED, golden_file(FACTORISED)[:-1], "truncated"),
     "another magic": (FACTORISED, seal(b"POLD" + golden_file(FACTORISED)[4:-4]), "not_polc"),
     "an image over the limit": (FACTORISED, edited(FACTORISED, at_17=struct.pack("<I", 65536)), "limit"),
     "quality 0": (FACTORISED, with_quality(FACTORISED, 0), "damaged"),

@@ -92,7 +92,7 @@ def build(check: Check) -> Facts:
 
 
 def _for_this_gpu() -> list[str]:
-    """What tells pip to have the kernels compiled for no other GPU, which takes a good half of the time."""
+    """Options of pip that compile the kernels for this GPU alone, in a good half of the time."""
     capability = first_line(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
     if capability is None:
         return []

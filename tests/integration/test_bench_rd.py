@@ -232,7 +232,7 @@ def test_an_unreadable_picture_is_left_out_and_listed(bench, tmp_path):
         (["rd", "in", "--plot", "x.png", "--csv", "x.png"], "two outputs have one name"),
         (["rd", "in", "--against", "absent.json"], "absent.json: there is no such file or folder"),
         (["rd", "in", "--against", "jpeg.json"], "jpeg.json: holds no rate-distortion results"),
-        (["rd", "in", "--bundle", "absent"], "absent is no bundle"),
+        (["rd", "in", "--bundle", "absent"], "absent is not a bundle"),
         (["rd", "in", "--backend", "absent"], "no backend is named 'absent'"),
         (["gauge"], "No such command 'gauge'"),
     ],

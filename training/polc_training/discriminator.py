@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import spectral_norm
 
-from polc_runtime.bitstream.geometry import LATENT_STRIDE
-
 _FILTERS = (64, 128, 256, 512)
 _CONTEXT = 12
 _SLOPE = 0.2
@@ -111,7 +109,7 @@ class Discriminators(nn.Module):
     def _judge(self, image: Tensor, y_hat: Tensor, level: int) -> Tensor:
         """Logits [B,H/16 * W/16] by the network number `level`, from 0."""
         context = F.leaky_relu(self.context_conv[level](y_hat), _SLOPE)
-        x = torch.cat([image, F.interpolate(context, scale_factor=LATENT_STRIDE, mode="nearest")], 1)
+        x = torch.cat([image, F.interpolate(context, image.shape[2:], mode="nearest")], 1)
         for number in range(1, 5):
             x = F.leaky_relu(self._convs(number)[level](x), _SLOPE)
         return self.conv_out[level](x).flatten(1)

@@ -75,12 +75,13 @@ def build_engines(
 
     Raises:
         BackendUnavailable: TensorRT, cuda-bindings or a GPU is missing.
-        UsageError: the plugin was asked for and is not here.
+        UsageError: the plugin was asked for and is not here, or images are not padded to the shapes.
         BundleError: a graph is not there in that precision, or a file is damaged.
         ExportError: an engine cannot be built, or is not of the precision asked for; it is not kept, but the
             others are.
     """
     options = options or EngineOptions()
+    options.shapes.check(bundle.manifest.plan.pad)
     trt = import_tensorrt()
     cuda = Cuda.open()
     target = Target(cuda.device.name, cuda.device.compute_capability, trt.__version__)
@@ -175,7 +176,9 @@ class _EngineBuilder:
             variant=variant,
             precision=graph.precision,
             tf32=self.options.tf32 and not graph.exact,
-            ranges=ranges_of(graph, shapes_for(bundle.manifest, graph, self.options.shapes)),
+            ranges=ranges_of(
+                graph, shapes_for(bundle.manifest, graph, self.options.shapes), bundle.manifest.plan
+            ),
             target=self.target,
         )
         label = f"{graph.name} ({graph.precision})"

@@ -44,7 +44,7 @@ def read_layers(text: str) -> list[BuiltLayer]:
     """The layers that compute, from what `EngineInspector.get_engine_information` gives as JSON.
 
     With dynamic shapes the formats of tensors may be left out ("N/A due to dynamic shapes"); then the types
-    of weights and the names of kernels tell, and where these are missing too a layer has no types.
+    of weights and the names of kernels count, and where these are missing too a layer has no types.
 
     Raises:
         ExportError: it is not that, or was built without details.

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from polc_runtime.bitstream.geometry import LATENT_STRIDE, PAD_LEAST, PAD_MULTIPLE
 from polc_runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from polc_runtime.bitstream.plan import Pad
     from polc_runtime.bundle import SizeRule
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
@@ -28,18 +28,12 @@ class Size:
         """Reads HxW.
 
         Raises:
-            UsageError: it is no size, or none that an image is padded to.
+            UsageError: it is not a size.
         """
         match = _SIZE.fullmatch(text)
         if match is None:
             raise UsageError(f"{option} {text}: expected HEIGHTxWIDTH in pixels, such as 512x768")
-        size = cls(int(match[1]), int(match[2]))
-        if not all(side >= PAD_LEAST and side % PAD_MULTIPLE == 0 for side in (size.height, size.width)):
-            raise UsageError(
-                f"{option} {text}: both sides must be multiples of {PAD_MULTIPLE} from {PAD_LEAST} on, as "
-                "images are padded to"
-            )
-        return size
+        return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"
@@ -98,12 +92,21 @@ class Shapes:
                     f"{high} in --max-shape"
                 )
 
-    def fitted(self, rule: SizeRule) -> Shapes:
-        """The nearest shapes that a task's rule admits."""
+    def check(self, pad: Pad) -> None:
+        """Raises UsageError unless images are padded to these sizes."""
+        for name, size in (("min", self.min), ("opt", self.opt), ("max", self.max)):
+            if pad.padded_size(size.height, size.width) != (size.height, size.width):
+                raise UsageError(
+                    f"--{name}-shape {size}: both sides must be multiples of {pad.multiple} from {pad.min} "
+                    "on, as the bundle's images are padded to"
+                )
+
+    def fitted(self, rule: SizeRule, stride: int) -> Shapes:
+        """The nearest shapes that a task's rule admits; `stride` is of the latent, in pixels."""
         if rule.fixed is not None:
-            only = Size(*(LATENT_STRIDE * side for side in rule.fixed))
+            only = Size(*(stride * side for side in rule.fixed))
             return Shapes(only, only, only, self.batch)
-        step, minimum = LATENT_STRIDE * rule.multiple, LATENT_STRIDE * rule.minimum
+        step, minimum = stride * rule.multiple, stride * rule.minimum
         start = -(-minimum // step) * step
 
         def up(size: Size) -> Size:

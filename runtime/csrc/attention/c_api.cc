@@ -27,7 +27,7 @@ void fork_join(int64_t count, int64_t threads, const Body& body) {
   try {
     for (int64_t i = 0; i < wanted; ++i) helpers.emplace_back(work);
   } catch (const std::exception&) {
-    // No more threads to be had: those there are do the work.
+    // The system gives no more threads: those that started do the work.
   }
   work();
   for (std::thread& helper : helpers) helper.join();

@@ -113,7 +113,7 @@ auto run_dim(const Problem<T>& p, int64_t memory, const Run& run) {
   return run(static_cast<PlainBlock<T, D>*>(nullptr));
 }
 
-// Gives `run` a null pointer to the kind of block that suits a problem on a device with so many bytes of shared memory
+// Gives `run` a null pointer to the kind of block that suits a problem on a device with that many bytes of shared memory
 // a block. `check` must have found nothing wrong.
 template <class T, class Run>
 auto dispatch(const Problem<T>& p, int64_t memory, const Run& run) {

@@ -200,7 +200,7 @@ def make_backend(name: str | Backend, bundle: Bundle, options: BackendOptions) -
     One that is made already, such as a wrapper around another, is given back as it is.
 
     Raises:
-        BackendUnavailable: nobody has that name, or what it needs is not installed.
+        BackendUnavailable: no backend has that name, or what it needs is not installed.
     """
     if not isinstance(name, str):
         return name

@@ -128,7 +128,7 @@ class OnnxRuntimeBackend(BackendBase):
     def _pixels(self, feeds: Mapping[str, FloatArray]) -> int:
         """Pixels, all together, of the images that some inputs belong to."""
         plan = self.bundle.manifest.plan
-        strides = {"image": 1, **({"z_hat": plan.hyper.stride} if plan.hyper else {})}
+        strides = plan.strides
         planes = {name: value for name, value in feeds.items() if value.ndim == 4}
         return max(
             (

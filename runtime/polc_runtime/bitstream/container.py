@@ -130,7 +130,8 @@ class Container:
         _, version, fingerprint, codec_id, width, height, quality = _FIXED.unpack_from(data)
         header = Header(fingerprint, codec_id, width, height, quality)
         _check_header(header, version, limits)
-        found = _read_sections(data[_FIXED.size : -_CRC.size], version)
+        found: dict[int, bytes] = {}
+        _read_sections(data[_FIXED.size : -_CRC.size], version, found)
         checksums = _checksums(found[_SUMS], version)
         calibration = None
         if _CALIBRATION in found:
@@ -240,7 +241,20 @@ def _check_frame(data: bytes, limits: Limits) -> None:
     if problem := limits.bytes_problem("max_bytes", len(data)):
         raise BitstreamLimitError(f"the file {problem}")
     if zlib.crc32(memoryview(data)[: -_CRC.size]) != _CRC.unpack_from(data, len(data) - _CRC.size)[0]:
+        _refuse_short(data)
         raise BitstreamError("the file is damaged or truncated: its CRC-32 does not match")
+
+
+def _refuse_short(data: bytes) -> None:
+    """Raises TruncatedError if a file whose CRC-32 is wrong ends before its critical sections do."""
+    found: dict[int, bytes] = {}
+    try:
+        _read_sections(data[_FIXED.size : -_CRC.size], data[len(MAGIC)], found)
+    except TruncatedError as error:
+        if _SUMS not in found:
+            raise TruncatedError(f"the file is truncated, or a length in it is damaged: {error}") from None
+    except BitstreamError:
+        return
 
 
 def _check_header(header: Header, version: int, limits: Limits) -> None:
@@ -269,8 +283,8 @@ def _checksums(section: bytes, version: int) -> tuple[int, ...]:
     return tuple(int(value) for value in np.frombuffer(section, "<u2"))
 
 
-def _read_sections(body: bytes, version: int) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
+def _read_sections(body: bytes, version: int, found: dict[int, bytes]) -> None:
+    """Puts the content of the critical sections into `found`, by type."""
     at = count = 0
     while at < len(body):
         count += 1
@@ -279,7 +293,7 @@ def _read_sections(body: bytes, version: int) -> dict[int, bytes]:
         kind = body[at]
         length, at = _read_leb128(body, at + 1)
         if length > len(body) - at:
-            raise BitstreamError(
+            raise TruncatedError(
                 f"section {_name(kind)} announces {length} bytes, {len(body) - at} are left in the file"
             )
         if kind < _FIRST_ANCILLARY:
@@ -289,7 +303,6 @@ def _read_sections(body: bytes, version: int) -> dict[int, bytes]:
     for kind in (_Z, _Y, _SUMS) if version == 1 else (_Y, _SUMS):
         if kind not in found:
             raise BitstreamError(f"the file has no section {_name(kind)}")
-    return found
 
 
 def _check_place(kind: int, found: dict[int, bytes], version: int) -> None:
@@ -325,7 +338,7 @@ def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
     value = 0
     for i in range(_MAX_LENGTH_BYTES):
         if at + i >= len(data):
-            raise BitstreamError("the file ends within a length")
+            raise TruncatedError("the file ends within a length")
         byte = data[at + i]
         value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:

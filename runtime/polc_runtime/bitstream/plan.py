@@ -144,6 +144,13 @@ class CodingPlan:
         return rows // self.hyper.stride, columns // self.hyper.stride
 
     @property
+    def strides(self) -> dict[str, int]:
+        """Pixels of the padded image between neighbours in the tensors of the graphs, by name."""
+        latent = self.latent.stride
+        found = {"image": 1, "y": latent, "y_hat": latent, "params": latent}
+        return found | ({"z": self.hyper.stride, "z_hat": self.hyper.stride} if self.hyper else {})
+
+    @property
     def fits_version_1(self) -> bool:
         """Whether bitstream version 1 holds this plan's files: the nine steps, its sizes and qualities."""
         low, high = VERSION_1_QUALITIES

@@ -23,6 +23,7 @@ _program = "polc"
 _OPTIONS = {
     " or Limits(max_pixels=...)": " or polc --max-pixels",
     "portable=False": "--portable-bits off",
+    "preprocess() scales": "polc compress --for-task scales",
 }
 """What the command line has for parameters that its options do not simply repeat."""
 _LIMIT = re.compile(r" or Limits\(\w+=\.\.\.\)")

@@ -71,7 +71,8 @@ class Predictor:
         entry = self.manifest.task(task)
         if entry.pixels_graph is None:
             raise UsageError(
-                f"the bundle {self.manifest.name} has no pixel graph of the task {task}: export it with one"
+                f"the bundle {self.manifest.name} has no pixel graph of the task {task}: export it "
+                "with_pixels=True"
             )
         return entry
 
@@ -139,7 +140,7 @@ def check_size(task: Task, plan: CodingPlan, size: Size) -> None:
     if task.sizes.admits(height // stride, width // stride):
         return
     scales = task.preprocessing.resize is not None or task.preprocessing.crop is not None
-    hint = "; preprocess() scales and cuts images for it" if scales else ""
+    hint = "; preprocess() scales and crops images for it" if scales else ""
     raise UsageError(
         f"the task {task.name} reads images {task.sizes.wanted(stride)}; this one has "
         f"{size[1]}x{size[0]} pixels, padded to {width}x{height}{hint}"

@@ -27,7 +27,7 @@ def test_a_bundle_keeps_its_opset(tmp_path, capsys):
     made = tmp_path / "made.bundle"
     assert export(["--bundle", "nano", "--format", "tensorrt", "--opset", "20", "--out", str(made)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--opset takes a checkpoint" in line and not made.exists()
+    assert "--opset and --quality take a checkpoint" in line and not made.exists()
 
 
 def test_a_wrong_shape_is_one_line(capsys):

@@ -84,8 +84,8 @@ def test_a_changed_engine_is_refused(tmp_path):
         ({"graph_sha256": "../x"}, "graph_sha256 is not a SHA-256"),
         ({"gpu": None}, "gpu is missing"),
         ({"tf32": 1}, "tf32 is not usable"),
-        ({"shapes": {"image": {"min": [1], "opt": [1], "max": [1, 2]}}}, "image is no range of shapes"),
-        ({"shapes": {"image": {"min": ["a"], "opt": [1], "max": [1]}}}, "image is no range of shapes"),
+        ({"shapes": {"image": {"min": [1], "opt": [1], "max": [1, 2]}}}, "image is not a range of shapes"),
+        ({"shapes": {"image": {"min": ["a"], "opt": [1], "max": [1]}}}, "image is not a range of shapes"),
     ],
 )
 def test_a_sidecar_that_does_not_fit_is_refused_with_its_field(tmp_path, change, reason):

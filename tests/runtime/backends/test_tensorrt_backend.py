@@ -214,6 +214,12 @@ def test_many_threads_share_a_fixed_number_of_streams(emulate, bundle, tmp_path,
     assert cuda.streams == 0
 
 
+def test_no_streams_are_refused(emulate, bundle, tmp_path):
+    emulate()
+    with pytest.raises(UsageError, match="streams must be at least 1, got 0"):
+        TensorRtBackend(bundle, BackendOptions(), tmp_path, streams=0)
+
+
 def test_a_thread_waits_for_a_stream(backend, bundle):
     feeds, ran = entropy_inputs(bundle), threading.Event()
 

@@ -192,7 +192,7 @@ def test_from_pixels_it_is_the_models_own_forward_on_the_decompressed_image(code
 def test_without_a_pixel_graph_it_says_how_to_get_one(codec, files):
     with (
         with_task(codec, "convnext", pixels=False) as plain,
-        pytest.raises(UsageError, match="no pixel graph of the task convnext: export it with one"),
+        pytest.raises(UsageError, match="no pixel graph of the task convnext: export it with_pixels=True"),
     ):
         plain.infer_pixels(files[0], "convnext")
 

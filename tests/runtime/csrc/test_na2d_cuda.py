@@ -59,7 +59,7 @@ def emulation(once: Callable[..., Path], compile_cpp: Callable[..., None]) -> ct
     return ctypes.CDLL(str(once("na2d_cuda_emulation", make) / "emulation.so"))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_is_right_on_random_problems_with_exactly_the_shared_memory_it_asks_for(
     emulation: ctypes.CDLL, seed: int
 ) -> None:
@@ -119,6 +119,7 @@ def test_gives_the_golden_output(golden: Path, emulation: ctypes.CDLL, case: int
     assert (emulate(emulation, q, k, v, rpb, kernel) - out).abs().max() < 5e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("memory", [H100, NONE], ids=["tiled", "from global memory"])
 @pytest.mark.parametrize("kernel", [3, 7])
@@ -132,6 +133,7 @@ def test_is_right_at_every_size(
     assert_right(emulate(emulation, *given, kernel, memory), *given, kernel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7, 11])

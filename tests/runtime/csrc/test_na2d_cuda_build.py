@@ -129,12 +129,14 @@ KINDS = (
 """As the compiler names them."""
 
 
+@pytest.mark.slow
 def test_it_compiles_for_both_generations_of_devices_and_as_ptx(built: Path) -> None:
     log = (built / "log").read_text()
     assert "code=[sm_80]" in log and "code=[compute_90,sm_90]" in log
     assert set(compiled(log)) == {(device, kind) for device in ("sm_80", "sm_90") for kind in KINDS}
 
 
+@pytest.mark.slow
 def test_no_kernel_spills_registers_or_keeps_arrays_in_memory(built: Path) -> None:
     for kind, (registers, stack, spilled) in compiled((built / "log").read_text()).items():
         print(*kind, registers, "registers")
@@ -150,12 +152,14 @@ def shown(library: Path) -> tuple[set[str], str]:
     return {line.split()[-1] for line in names.splitlines() if " T " in line}, needed
 
 
+@pytest.mark.slow
 def test_it_shows_its_interface_alone_and_needs_no_cuda_library(built: Path) -> None:
     functions, needed = shown(built / "polc_runtime" / "libpolc_ops_cuda.so")
     assert functions == INTERFACE
     assert "libcuda" not in needed
 
 
+@pytest.mark.slow
 def test_the_plugin_shows_what_tensorrt_looks_for_and_needs_no_library(built: Path) -> None:
     if not TENSORRT:
         pytest.skip("no TensorRT headers (set TENSORRT_INCLUDE_DIR)")
@@ -169,12 +173,14 @@ def start(library: ctypes.CDLL, kind: int, dim: int, kernel: int) -> tuple[int, 
     return status, library.polc_ops_cuda_error().decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [FLOAT, HALF])
 def test_what_it_does_not_take_is_named(library: ctypes.CDLL, kind: int) -> None:
     assert start(library, kind, 24, 7) == (1, "expected a dim of 16, 32 or 64, got 24")
     assert start(library, kind, 16, 6) == (1, "expected an odd kernel_size from 1 to 255, got 6")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("kind", [FLOAT, HALF])
 def test_without_a_device_the_library_says_so(library: ctypes.CDLL, kind: int) -> None:

@@ -1,6 +1,7 @@
 """Finding the library of native operators."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,14 @@ def test_a_library_of_the_package_that_does_not_load_is_passed_over(tmp_path, mo
     (tmp_path / "libpolc_ops.so").write_text("not a library")
     assert find_op_library().path is None
     assert "does not load" in find_op_library().reason
+
+
+def test_a_compiler_without_vector_extensions_leaves_the_library_out_and_fails_nothing(tmp_path):
+    if not (cmake := shutil.which("cmake")):
+        pytest.skip("no cmake")
+    lines = ("cmake_minimum_required(VERSION 3.18)", "project(operators LANGUAGES CXX)")
+    (tmp_path / "CMakeLists.txt").write_text("\n".join([*lines, f"include({SOURCES / 'cpu.cmake'})"]))
+    command = [cmake, "-S", tmp_path, "-B", tmp_path / "build", "-DPOLC_VECTOR_EXTENSIONS=OFF"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "built without native operators" in " ".join(done.stderr.split())

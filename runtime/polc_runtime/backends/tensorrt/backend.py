@@ -13,7 +13,7 @@ import numpy as np
 
 from ...bundle import Bundle, GraphFile
 from ...bundle.manifest import TENSORRT, TENSORRT_PLUGIN
-from ...errors import BackendUnavailable, BundleError
+from ...errors import BackendUnavailable, BundleError, UsageError
 from ..base import CUDA, BackendBase, BackendOptions, FloatArray
 from ..clock import GraphClock
 from ..made_once import MadeOnce
@@ -25,7 +25,6 @@ from .streams import LoadedEngine, StreamContext, StreamPool
 
 GRAPHS_VARIABLE = "POLC_CUDA_GRAPHS"
 """Environment variable that turns CUDA graphs off where it is `off`."""
-
 
 STREAMS = 2
 """Graphs that run at once by default: one computes while another is copied."""
@@ -46,6 +45,7 @@ class TensorRtBackend(BackendBase, GraphClock):
 
     Raises:
         BackendUnavailable: TensorRT, cuda-bindings or a GPU is missing, or an engine of an exact graph.
+        UsageError: `streams` is not positive.
     """
 
     name = "tensorrt"
@@ -60,6 +60,8 @@ class TensorRtBackend(BackendBase, GraphClock):
         cuda_graphs: bool | None = None,
         streams: int = STREAMS,
     ) -> None:
+        if streams < 1:
+            raise UsageError(f"streams must be at least 1, got {streams}")
         BackendBase.__init__(self, options)
         GraphClock.__init__(self)
         self.bundle = bundle

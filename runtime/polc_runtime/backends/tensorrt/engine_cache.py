@@ -209,7 +209,7 @@ def parse_sidecar(text: str, path: Path) -> Engine:
     """What a sidecar says of the engine at `path`.
 
     Raises:
-        BundleError: it is no sidecar, or of another format.
+        BundleError: it is not a sidecar, or of another format.
     """
     where = path.with_suffix(SIDECAR).name
     try:

@@ -2,7 +2,7 @@
 
 Tensors of one name share one block of a stream's memory, whichever engine they belong to: one engine's output
 is the next one's input, in place. An input that is the very array which the stream gave out last under that
-name is therefore on the device already; such arrays are read-only, so that nobody can change them in between.
+name is therefore on the device already; such arrays are read-only, so that they cannot change in between.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _TensorMemory:
         return self._held is not None and self._held() is array
 
     def keep(self, array: FloatArray) -> None:
-        """Says that the device has this array; nobody may change it from now on."""
+        """Says that the device has this array, which is read-only from now on."""
         array.flags.writeable = False
         self._held = weakref.ref(array)
 

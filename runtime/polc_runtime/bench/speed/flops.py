@@ -26,12 +26,7 @@ def graph_flops(manifest: Manifest, graph: str, height: int, width: int, batch: 
 
 def padded_grid(manifest: Manifest, inputs: Mapping[str, Sequence[int]]) -> tuple[int, int] | None:
     """Height and width of the padded image, in pixels, from the shapes of a graph's inputs by name."""
-    plan = manifest.plan
-    latent = plan.latent.stride
-    strides = {"image": 1, "params": latent, "y_hat": latent, "y": latent}
-    if plan.hyper:
-        strides["z_hat"] = plan.hyper.stride
-    for name, stride in strides.items():
+    for name, stride in manifest.plan.strides.items():
         if name in inputs:
             return stride * inputs[name][-2], stride * inputs[name][-1]
     return None

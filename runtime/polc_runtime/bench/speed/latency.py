@@ -16,6 +16,7 @@ from ...bundle import Bundle
 from ...codec.predict import check_size
 from ...errors import DataError, UsageError
 from ...limits import DEFAULT_LIMITS
+from ...processors import default_threads
 from ...trace import OnProgress, Progress, Steps
 from .plan import (
     INFER,
@@ -117,7 +118,7 @@ def latency(
             pipeline=tuple(pipeline) if batch == 1 else (),
         )
         for picture in coded
-        for count in threads or (processors().usable,)
+        for count in threads or (default_threads(),)
         for batch in batches
         for backend in dict.fromkeys(backend_on(name, device) for name in backends)
         for attention in choose_attentions(backend, attentions)
