@@ -16,7 +16,7 @@ from .graphs import GraphSpec, sizes_of
 
 
 def macs_per_pixel(graphs: Mapping[str, GraphSpec], pad: Pad) -> dict[str, float]:
-    """Multiply-accumulates of a codec's graphs per pixel of the padded image, by name.
+    """Multiply-accumulates of a codec's graphs per pixel of the padded image, by name, to three decimals.
 
     Counted are convolutions, linear layers and the two products of attention, on the smallest image that is
     ever coded: where a neighbourhood is larger than the map, the map's size counts. Masked weights count.
@@ -28,7 +28,7 @@ def macs_per_pixel(graphs: Mapping[str, GraphSpec], pad: Pad) -> dict[str, float
     """
     side = pad.min // pad.multiple
     units = {"batch": 1, "h": side, "w": side}
-    return {name: _macs(graph, units) / pad.min**2 for name, graph in graphs.items()}
+    return {name: round(_macs(graph, units) / pad.min**2, 3) for name, graph in graphs.items()}
 
 
 def _macs(graph: GraphSpec, units: Mapping[str, int]) -> float:

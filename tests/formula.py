@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from polc.checkpoint import save_checkpoint
-from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.codec import TinyLicCodec
 from polc.families.tinylic.keymap import from_official, to_official
 from polc.families.tinylic.presets import PRESETS, ModelConfig, preset
 from polc.tasks.model import TaskModel
@@ -144,9 +144,9 @@ def formula_tensor(key: str, shape: Sequence[int], prefix: str = PREFIX) -> NDAr
     return value.astype(np.float32)
 
 
-def formula_codec(config: ModelConfig, prefix: str = PREFIX) -> Codec:
+def formula_codec(config: ModelConfig, prefix: str = PREFIX) -> TinyLicCodec:
     """A codec of the given dimensions with formula weights, ready for evaluation."""
-    codec = Codec(config)
+    codec = TinyLicCodec(config)
     _fill(codec, dict(codec.named_parameters()), prefix)
     return codec.eval()
 

@@ -1,12 +1,18 @@
 """Multiply-accumulates of graphs, against arithmetic on paper."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from compressai_models import random_model
 
-from polc import Codec, preset
+from polc import Codec, load_checkpoint, preset
 from polc.families.compressai.architectures import CompressAiConfig
 from polc.families.compressai.codec import CompressAiCodec
 from polc.macs import macs_per_pixel
+from polc_runtime import Bundle
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 SPATIAL = {1: 3, 2: 5, 3: 5, 5: 5, 7: 5}
 """Kernel of the spatial context of the steps that have one."""
@@ -67,7 +73,13 @@ def expected(config):
 @pytest.mark.parametrize("name", ["polc-tiny", "polc-nano", "polc-base"])
 def test_they_are_what_the_dimensions_give(name):
     codec = Codec(preset(name))
-    assert macs_per_pixel(codec.graphs(), codec.plan.pad) == pytest.approx(expected(preset(name)), rel=1e-12)
+    assert macs_per_pixel(codec.graphs(), codec.plan.pad) == pytest.approx(expected(preset(name)), abs=5e-4)
+
+
+def test_the_packaged_bundle_states_those_of_its_checkpoint():
+    plan = Bundle.load("nano").manifest.plan
+    codec = load_checkpoint(REPOSITORY / "models/polc-nano/polc-nano.safetensors").codec
+    assert plan == replace(codec.plan, macs=macs_per_pixel(codec.graphs(), codec.plan.pad))
 
 
 def test_of_compressais_networks_the_normalisation_counts_as_the_convolution_that_it_is():
@@ -79,10 +91,10 @@ def test_of_compressais_networks_the_normalisation_counts_as_the_convolution_tha
         25 * m * n / 256 + (25 * n * n + n * n) / 64 + (25 * n * n + n * n) / 16 + (25 * 3 * n + n * n) / 4
     )
     h_a = 9 * m * n / 256 + 25 * n * n / 1024 + 25 * n * n / 4096
-    assert found["hyper_analysis"] == pytest.approx(h_a)
+    assert found["hyper_analysis"] == pytest.approx(h_a, abs=5e-4)
     assert found["analysis"] == pytest.approx(g_a + h_a)
     h_s = 25 * n * m / 4096 + 25 * m * (m * 3 // 2) / 1024 + 9 * (m * 3 // 2) * 2 * m / 256
-    assert found["hyper_synthesis"] == pytest.approx(h_s)
+    assert found["hyper_synthesis"] == pytest.approx(h_s, abs=5e-4)
 
 
 def test_counting_leaves_the_model_as_it_was():

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.codec import TinyLicCodec
 from polc.families.tinylic.presets import preset
 from polc_training.discriminator import Discriminators
 from polc_training.rate_distortion import LAMBDAS, RateDistortion
@@ -16,7 +16,7 @@ from polc_training.stages.gan import AdversarialStage
 @pytest.fixture
 def stage():
     torch.manual_seed(4)
-    codec = Codec(preset("polc-tiny"))
+    codec = TinyLicCodec(preset("polc-tiny"))
     codec.gain.data.mul_(20)
     return AdversarialStage(codec, Discriminators(32, 8), RateDistortion.official(8)).train()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.codec import TinyLicCodec
 from polc.families.tinylic.presets import preset
 from polc_training.initialise import initialise, principal_components
 from polc_training.rate_distortion import RateDistortion, level_psnr, mean_squared_error
@@ -19,7 +19,7 @@ def smooth_images(count=24):
 @pytest.fixture(scope="module")
 def started():
     torch.manual_seed(0)
-    codec = Codec(preset("polc-tiny")).eval()
+    codec = TinyLicCodec(preset("polc-tiny")).eval()
     initialise(codec, smooth_images(), RateDistortion.mse_only(8))
     return codec
 
@@ -49,7 +49,7 @@ def test_without_quantisation_it_reconstructs_smooth_images_at_every_level(start
         x_hat = started.synthesise(started.analyse(x, quality)[0], quality)
         assert float(level_psnr(mean_squared_error(x, x_hat)).min()) > 33
     torch.manual_seed(0)
-    random = Codec(preset("polc-tiny")).eval()
+    random = TinyLicCodec(preset("polc-tiny")).eval()
     x_hat = random.synthesise(random.analyse(x, quality)[0], quality)
     assert float(level_psnr(mean_squared_error(x, x_hat)).max()) < 20
 

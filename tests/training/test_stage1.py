@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.codec import TinyLicCodec
 from polc.families.tinylic.presets import preset
 from polc_training.levels import draw_levels
 from polc_training.rate_distortion import LAMBDAS, RateDistortion, mse_lambdas, official_lambdas
@@ -16,7 +16,7 @@ from polc_training.stages.stage1 import CodecStage, LearningRates
 @pytest.fixture
 def codec():
     torch.manual_seed(3)
-    codec = Codec(preset("polc-tiny"))
+    codec = TinyLicCodec(preset("polc-tiny"))
     codec.gain.data.mul_(20)
     return codec
 

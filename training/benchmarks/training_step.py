@@ -18,7 +18,7 @@ import torch
 
 from polc.attention import KERNELS, set_attention_kernel
 from polc.attention.native import load
-from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.codec import TinyLicCodec
 from polc.families.tinylic.presets import preset
 from polc_runtime.backends.op_library import find_op_library
 from polc_training.rate_distortion import RateDistortion
@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    codec = Codec(preset(options.preset))
+    codec = TinyLicCodec(preset(options.preset))
     stage = CodecStage(codec, RateDistortion.mse_only(codec.config.levels), stratified=True).train()
     image = torch.rand(BATCH, 3, PATCH, PATCH)
     clock = time.process_time if options.threads == 1 else time.perf_counter

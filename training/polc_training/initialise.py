@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polc.families.tinylic.blocks import Block
-from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.codec import TinyLicCodec
 
 from .rate_distortion import RateDistortion
 
@@ -29,7 +29,7 @@ LEAST_SPREAD = 1e-3
 
 
 @torch.no_grad()
-def initialise(codec: Codec, images: Tensor, weights: RateDistortion) -> None:
+def initialise(codec: TinyLicCodec, images: Tensor, weights: RateDistortion) -> None:
     """Sets a codec's weights from images; what it does not set keeps the random values it has.
 
     Args:
@@ -89,7 +89,7 @@ def _set_stage(down: Any, up: Any, basis: Tensor, mean: Tensor, colours: bool) -
         up.conv.bias.copy_(mean.unflatten(0, (inputs, 4)).mean(1))
 
 
-def _set_gains(codec: Codec, weights: RateDistortion) -> None:
+def _set_gains(codec: TinyLicCodec, weights: RateDistortion) -> None:
     """Gain = 50 * sqrt(lambda'), lambda' in CompressAI's scale, and its inverse, for every channel alike."""
     scale = 4 * weights.mse_weight / 255**2
     gains = GAIN * np.sqrt(scale / np.asarray(weights.lambdas))
@@ -103,7 +103,7 @@ def _spread(values: Tensor) -> Tensor:
     return deviations.clamp(min=LEAST_SPREAD * float(deviations.square().mean().sqrt()))
 
 
-def _whiten_norms(codec: Codec, images: Tensor, quality: Tensor) -> None:
+def _whiten_norms(codec: TinyLicCodec, images: Tensor, quality: Tensor) -> None:
     """Scales every LayerNorm of the transforms so that each channel leaves it with unit deviation."""
     for transform, x in ((codec.g_a, images), (codec.g_s, codec.g_a(images, quality))):
         norms = [module for module in transform.modules() if isinstance(module, nn.LayerNorm)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polc.backends.evaluation import evaluating
 from polc.backends.torch import TorchBackend
-from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.codec import TinyLicCodec
 from polc_runtime.bitstream.container import Header, quality_code
 from polc_runtime.codec.latent import LatentCoder
 from polc_runtime.metrics.distortion import PSNR, Metrics
@@ -50,7 +50,7 @@ class RealCoder:
     The model keeps its attention kernels and its mode: only while it codes is it in evaluation mode.
     """
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: TinyLicCodec) -> None:
         self.codec = codec
         tables = codec.tables()
         self.coder = LatentCoder(TorchBackend(codec), tables, codec.plan)
@@ -87,7 +87,7 @@ class RealCoder:
 
 
 def validate_codec(
-    codec: Codec, images: Sequence[Pixels], metrics: Metrics
+    codec: TinyLicCodec, images: Sequence[Pixels], metrics: Metrics
 ) -> tuple[list[dict[str, Any]], list[list[Pixels]]]:
     """Codes every image at every level.
 

@@ -157,6 +157,3 @@ class TinyLicCodec(CodecModel):
 
         y_hat = self.context(params, code, y)
         return y_hat, likelihoods, z_likelihoods
-
-
-Codec = TinyLicCodec  # the name that training imports

@@ -12,7 +12,7 @@ from torch import nn
 
 from polc.attention import set_attention_kernel
 from polc.checkpoint import load_checkpoint, save_checkpoint, save_official
-from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.codec import TinyLicCodec
 from polc.families.tinylic.family import with_levels
 from polc.families.tinylic.presets import preset
 from polc_runtime.datasets import image_files, split_folder
@@ -89,14 +89,14 @@ class CodecTraining(Training):
             training=self,
         )
 
-    def make_stage(self, codec: Codec, weights: RateDistortion) -> CodecStage:
+    def make_stage(self, codec: TinyLicCodec, weights: RateDistortion) -> CodecStage:
         """The module that is trained."""
         return CodecStage(codec, weights, self.distance(), self.rates(), self.clip, self.stratified)
 
-    def codec(self) -> Codec:
+    def codec(self) -> TinyLicCodec:
         """The codec to start from: a checkpoint's, or a new one; a resumed run's has the run's dimensions."""
         source = self.pretrained or (Path(self.run.folder) / LAST if self.run.resume else None)
-        codec = with_levels(load_checkpoint(source).codec) if source else Codec(preset(self.preset))
+        codec = with_levels(load_checkpoint(source).codec) if source else TinyLicCodec(preset(self.preset))
         set_attention_kernel(codec, self.hardware.attention)
         return codec
 
@@ -135,7 +135,7 @@ class CodecJob(TrainingJob):
 
     def write(self, path: Path, learners: nn.Module, step: int) -> None:
         """Writes the codec's checkpoint, and beside it one in the official layout if that is wanted."""
-        assert isinstance(learners, Codec)
+        assert isinstance(learners, TinyLicCodec)
         facts = {"stage": self.training.stage, "steps": step, **self.training.run.facts}
         tables = learners.tables()
         save_checkpoint(path, learners, facts, tables)
@@ -144,7 +144,7 @@ class CodecJob(TrainingJob):
 
     def validate(self, learners: nn.Module) -> Validation:
         """Codes the images at every level; shows some at the worst, the middle and the best one."""
-        assert isinstance(learners, Codec)
+        assert isinstance(learners, TinyLicCodec)
         rows, decoded = validate_codec(learners, self.samples, choose_metrics())
         loss = validation_loss(rows, self.stage.weights)
         shown = {
@@ -174,7 +174,7 @@ class AdversarialTraining(CodecTraining):
         """Its name."""
         return "stage1-gan"
 
-    def make_stage(self, codec: Codec, weights: RateDistortion) -> CodecStage:
+    def make_stage(self, codec: TinyLicCodec, weights: RateDistortion) -> CodecStage:
         """The module that is trained.
 
         Raises:

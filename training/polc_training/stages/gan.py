@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.codec import TinyLicCodec
 
 from ..discriminator import Discriminators
 from ..levels import draw_levels
@@ -36,7 +36,7 @@ class AdversarialStage(CodecStage):
 
     def __init__(
         self,
-        codec: Codec,
+        codec: TinyLicCodec,
         discriminators: Discriminators,
         weights: RateDistortion,
         perceptual: nn.Module | None = None,

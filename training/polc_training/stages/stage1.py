@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from polc.families.tinylic.codec import Codec, CodecOutput
+from polc.families.tinylic.codec import CodecOutput, TinyLicCodec
 
 from ..levels import draw_levels
 from ..rate_distortion import RateDistortion, bits_per_pixel, level_psnr, mean_squared_error
@@ -35,7 +35,7 @@ class LearningRates:
     prior_scale: float = 1.0
 
 
-def codec_objectives(codec: Codec, rates: LearningRates, clip: float | None) -> dict[str, Objective]:
+def codec_objectives(codec: TinyLicCodec, rates: LearningRates, clip: float | None) -> dict[str, Objective]:
     """The codec's own loss and the auxiliary loss of its factorised prior."""
     parts: dict[str, list[nn.Parameter]] = {"transforms": [], "entropy": [], "prior": [], "quantiles": []}
     for name, parameter in codec.named_parameters():
@@ -70,7 +70,7 @@ class CodecStage(Stage):
 
     def __init__(
         self,
-        codec: Codec,
+        codec: TinyLicCodec,
         weights: RateDistortion,
         perceptual: nn.Module | None = None,
         rates: LearningRates | None = None,

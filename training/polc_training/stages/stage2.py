@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polc.families.tinylic.codec import Codec
+from polc.families.tinylic.codec import TinyLicCodec
 from polc.tasks import TaskModel
 from polc.tasks.state import check_adapter
 from polc_runtime.bundle.tasks import CLASSIFICATION, SEGMENTATION
@@ -47,7 +47,7 @@ class AdapterStage(Stage):
 
     def __init__(
         self,
-        codec: Codec,
+        codec: TinyLicCodec,
         task: TaskModel,
         learning_rate: float = 1e-4,
         clip: float | None = 1.0,
