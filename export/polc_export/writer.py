@@ -14,6 +14,7 @@ from polc import CodecModel, codec_id, fingerprint
 from polc.graphs import GraphSpec
 from polc.macs import macs_per_pixel
 from polc_runtime.bitstream.calibration import Tolerances
+from polc_runtime.bitstream.container import QUALITY_UNIT
 from polc_runtime.bitstream.plan import VERSION_1_QUALITIES, CodingPlan, Quality
 from polc_runtime.bitstream.tables import EntropyTables
 from polc_runtime.bundle import FORMATS, TORCHSCRIPT, GraphFile, Manifest, StoredFile
@@ -172,6 +173,7 @@ def _offered(plan: CodingPlan, quality: float | None) -> Quality:
             "codecs of one rate, and says which of a ladder's they are"
         )
     low, high = VERSION_1_QUALITIES
+    quality = round(quality * QUALITY_UNIT) / QUALITY_UNIT  # as files hold it
     if not low <= quality <= high:
         raise UsageError(f"quality={quality:g} is not within {low:g} to {high:g}")
     return Quality(quality, quality, quality)

@@ -73,7 +73,7 @@ def expected(config):
 @pytest.mark.parametrize("name", ["polc-tiny", "polc-nano", "polc-base"])
 def test_they_are_what_the_dimensions_give(name):
     codec = Codec(preset(name))
-    assert macs_per_pixel(codec.graphs(), codec.plan.pad) == pytest.approx(expected(preset(name)), abs=5e-4)
+    assert macs_per_pixel(codec.graphs(), codec.plan.pad) == pytest.approx(expected(preset(name)), abs=6e-4)
 
 
 def test_the_packaged_bundle_states_those_of_its_checkpoint():
@@ -91,10 +91,10 @@ def test_of_compressais_networks_the_normalisation_counts_as_the_convolution_tha
         25 * m * n / 256 + (25 * n * n + n * n) / 64 + (25 * n * n + n * n) / 16 + (25 * 3 * n + n * n) / 4
     )
     h_a = 9 * m * n / 256 + 25 * n * n / 1024 + 25 * n * n / 4096
-    assert found["hyper_analysis"] == pytest.approx(h_a, abs=5e-4)
+    assert found["hyper_analysis"] == pytest.approx(h_a, abs=6e-4)
     assert found["analysis"] == pytest.approx(g_a + h_a)
     h_s = 25 * n * m / 4096 + 25 * m * (m * 3 // 2) / 1024 + 9 * (m * 3 // 2) * 2 * m / 256
-    assert found["hyper_synthesis"] == pytest.approx(h_s, abs=5e-4)
+    assert found["hyper_synthesis"] == pytest.approx(h_s, abs=6e-4)
 
 
 def test_counting_leaves_the_model_as_it_was():
