@@ -20,9 +20,12 @@ torch = pytest.importorskip("torch")
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save  # noqa: E402
 
-from polc import load_checkpoint, preset  # noqa: E402
+from polc import (  # noqa: E402
+    Codec,  # noqa: E402
+    load_checkpoint,
+    preset,
+)
 from polc.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from polc.families.tinylic.codec import Codec  # noqa: E402
 
 TENSORS = {"g_a0.weight": torch.zeros(2, 3)}
 

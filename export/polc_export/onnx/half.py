@@ -46,6 +46,11 @@ KEPT_OPS = (
 
 KEPT_INPUT = "quality"
 """Whatever depends on this input alone stays in float32: the gains, which interpolate by powers."""
+LINEAR = ("Conv", "MatMul", "Gemm")
+"""Operators that stay in float32 where they sum powers, as divisive normalisation does.
+
+The squares of values above 256 are too large for float16.
+"""
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -76,13 +81,16 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def kept_nodes(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes that depend on `KEPT_INPUT` and on no other input; the graph is sorted."""
+    """Names of nodes that depend on `KEPT_INPUT` alone, or sum powers; the graph is sorted."""
     kept = {KEPT_INPUT}
     stored = {tensor.name for tensor in graph.initializer} | {""}
+    powers = {name for node in graph.node if node.op_type == "Pow" for name in node.output}
     names = []
     for node in graph.node:
         read = set(node.input) - stored
-        if read and read <= kept:
+        if node.op_type in LINEAR and powers & read:
+            names.append(node.name)
+        elif read and read <= kept:
             kept |= set(node.output)
             names.append(node.name)
         elif not read:

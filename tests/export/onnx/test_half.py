@@ -147,3 +147,30 @@ def test_a_value_that_was_never_float32_keeps_its_cast():
     onnx.checker.check_model(half, full_check=True)
     (found,) = run(half, {"x": np.arange(4, dtype=np.float32)})
     assert found.tolist() == [3]
+
+
+def test_divisive_normalisation_of_large_values_does_not_overflow():
+    """x / sqrt(b + G x^2) of values whose squares float16 does not have."""
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 4, 4])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 4, 4])
+    constants = {
+        "two": np.float32(2),
+        "gamma": np.float32([[0.5, 0.1], [0.2, 0.4]])[:, :, None, None],
+        "beta": np.float32([1, 2]),
+        "scale": np.eye(2, dtype=np.float32)[:, :, None, None],
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "scale"], ["a"]),
+        helper.make_node("Pow", ["a", "two"], ["square"]),
+        helper.make_node("Conv", ["square", "gamma", "beta"], ["norm"]),
+        helper.make_node("Sqrt", ["norm"], ["root"]),
+        helper.make_node("Div", ["a", "root"], ["y"]),
+    ]
+    stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", [image], [out], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    feeds = {"x": np.random.default_rng(0).uniform(-2000, 2000, (1, 2, 4, 4)).astype(np.float32)}
+    half = to_half(model)
+    np.testing.assert_allclose(run(half, feeds)[0], run(model, feeds)[0], rtol=2e-3, atol=2e-3)
+    types = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
+    assert types["scale"] == TensorProto.FLOAT16 and types["gamma"] == types["beta"] == TensorProto.FLOAT

@@ -1,5 +1,8 @@
 """CompressAI's codecs: which checkpoints load, and that symbols, bytes and images are compressai's own."""
 
+import dataclasses
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,9 @@ from compressai_models import ZOO, random_model
 from polc import CheckpointError, codec_id, fingerprint, load_checkpoint, save_checkpoint, save_official
 from polc.backends.torch import TorchBackend
 from polc.families.compressai.codec import folded
+from polc.identity import canonical_layout
 from polc_runtime.bitstream.container import Container, Header, quality_code
+from polc_runtime.bitstream.plan import Pad
 from polc_runtime.codec.latent import LatentCoder
 
 MEAN, SCALE, FACTORIZED = "mbt2018-mean", "bmshj2018-hyperprior", "bmshj2018-factorized"
@@ -163,6 +168,33 @@ def test_fingerprint_covers_what_decoding_depends_on(model, tmp_path):
     with torch.no_grad():
         codec.network.h_s[0].bias += 1
     assert fingerprint(codec, tables) != before[0]
+
+
+def test_fingerprint_covers_the_plan_as_the_document_says(model, tmp_path):
+    codec = load_checkpoint(written(tmp_path, model.state_dict())).codec
+    text = (
+        b'{"hyper":{"channels":16,"graph":"hyper_synthesis","stride":64},"latent":{"channels":24,"stride":16},'
+        b'"pad":{"min":64,"multiple":64},'
+        b'"steps":[{"channels":[0,24],"graph":"hyper_synthesis","positions":"all"}]}'
+    )
+    assert canonical_layout(codec.plan) == text
+    tables = codec.tables()
+    tensors = {k: v.detach().numpy() for k, v in codec.official_weights().items() if k.startswith("h_s.")}
+    for name, table in (("entropy_bottleneck", tables.hyper), ("gaussian_conditional", tables.latent)):
+        tensors[f"{name}._quantized_cdf"] = table.cdf[:, : table.lengths.max()]
+        tensors |= {f"{name}._cdf_length": table.lengths, f"{name}._offset": table.offsets}
+    tensors["entropy_bottleneck.medians"] = tables.medians
+    tensors["gaussian_conditional.scale_table"] = tables.scale_table
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        kind = "<i4" if value.dtype == np.int32 else "<f4"
+        digest.update(
+            f"{name} {','.join(map(str, value.shape))} {kind}\n".encode() + value.astype(kind).tobytes()
+        )
+    expected = hashlib.sha256(digest.digest() + text).digest()
+    assert fingerprint(codec, tables) == expected
+    codec.plan = dataclasses.replace(codec.plan, pad=Pad(128, 128))
+    assert fingerprint(codec, tables) != expected
 
 
 @pytest.mark.parametrize("official", [False, True])
