@@ -31,7 +31,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # of a pipe we would wait for bytes
-        raise CheckpointError(f"{path} is no plain file")
+        raise CheckpointError(f"{path} is not a regular file")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -47,7 +47,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path}: no such file") from None
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} is no file of plain weights: it is damaged or holds pickled objects, which are never "
+            f"{path} is not a file of plain weights: it is damaged or holds pickled objects, which are never "
             "loaded; save its state_dict alone"
         ) from None
     except Exception as error:  # on hostile files torch's unpickler lets every kind through
@@ -117,7 +117,7 @@ def fill(
             )
         if not _has_values(value):
             continue
-        if not state[key].float().sum().isfinite():  # as telling as a look at each value, and cheaper
+        if not state[key].float().sum().isfinite():  # says as much as each value, and is cheaper
             raise CheckpointError(f"{shown(key)} holds values that are not finite")
     if not all(map(_has_values, expected.values())):
         return

@@ -92,7 +92,7 @@ Examples:
     metavar="[NAME=]CKPT",
     multiple=True,
     callback=_named_paths,
-    help="Checkpoint of a task; its backbone must be the bundle's codec, and is it if there is no other. "
+    help="Checkpoint of a task; its backbone must be the bundle's codec, or becomes it. "
     "Repeatable. Default NAME: the checkpoint's own.",
 )
 @click.option(

@@ -30,7 +30,7 @@ def convert_checkpoint(
     if not official_layout and out.suffix != ".safetensors":
         raise UsageError(f"{out}: this project's layout is written as .safetensors")
     if out.exists() and not force:
-        raise UsageError(f"{out} exists; pass --force to replace it")
+        raise UsageError(f"{out} exists; replace it with force=True")
     loaded = load_checkpoint(checkpoint)
     if official_layout and len(loaded.tasks) > 1:
         names = ", ".join(loaded.tasks)

@@ -43,7 +43,7 @@ class ExportResult:
 
 
 def default_bundle_path(checkpoint: Path) -> Path:
-    """Where a bundle goes that nobody names: beside the checkpoint, `model.pth.tar` -> `model.bundle`."""
+    """Where a bundle goes by default: beside the checkpoint, `model.pth.tar` -> `model.bundle`."""
     return checkpoint.with_name(model_name(checkpoint) + ".bundle")
 
 

@@ -16,7 +16,7 @@ _NO_DRIVER = "install NVIDIA's driver"
 _NO_SUPPORT = "pip install torch from https://pytorch.org, built with CUDA"
 
 
-def settle(name: str, backend: str) -> torch.device:
+def resolve_device(name: str, backend: str) -> torch.device:
     """The device of a name, `cpu` or `cuda`, with torch set up so that fp32 on it means fp32.
 
     On CUDA, for the whole process, TF32 is switched off and cuDNN takes deterministic algorithms that it does

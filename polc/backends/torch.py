@@ -18,7 +18,7 @@ from ..identity import codec_id
 from ..model import CodecModel
 from ..tasks.graphs import task_graphs
 from ..tasks.model import TaskModel
-from .device import DeviceBackend, settle, use_threads
+from .device import DeviceBackend, resolve_device, use_threads
 from .evaluation import evaluating
 
 
@@ -90,9 +90,9 @@ def load_backend(bundle: Bundle, options: BackendOptions) -> TorchBackend:
     if options.checkpoint is None:
         raise UsageError(
             "the backend torch runs the model of a checkpoint, which a bundle does not hold: name the "
-            "bundle's by --checkpoint (BackendOptions.checkpoint)"
+            "bundle's by checkpoint=..."
         )
-    device = settle(options.device, TorchBackend.name)
+    device = resolve_device(options.device, TorchBackend.name)
     manifest = bundle.manifest
     variants = {variant.codec_id: variant for variant in manifest.variants}
     checkpoint, found = _matching(options.checkpoint, manifest.codec_id, *variants)

@@ -16,7 +16,7 @@ from polc_runtime.backends.made_once import MadeOnce
 from polc_runtime.bundle import TORCHSCRIPT, Bundle
 from polc_runtime.errors import BackendUnavailable, BundleError
 
-from .device import DeviceBackend, settle, use_threads
+from .device import DeviceBackend, resolve_device, use_threads
 
 _EXPORT = "export it with polc-export --format torchscript"
 
@@ -41,7 +41,7 @@ class TorchScriptBackend(DeviceBackend):
     def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
         if not any(TORCHSCRIPT in graph.formats for graph in bundle.manifest.graphs):
             raise BackendUnavailable(f"{bundle.path} has no TorchScript files: {_EXPORT}")
-        super().__init__(options, settle(options.device, self.name))
+        super().__init__(options, resolve_device(options.device, self.name))
         self.bundle = bundle
         self._modules: MadeOnce[str, Any] = MadeOnce()
 

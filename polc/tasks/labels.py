@@ -30,7 +30,7 @@ def check_class_names(names: Any, tasks: Mapping[str, TaskModel]) -> dict[str, t
     """Names of classes as a checkpoint's metadata gives them: lists, by the task's name.
 
     Raises:
-        CheckpointError: they are no such thing, or do not fit the tasks.
+        CheckpointError: they are not lists of names, or do not fit the tasks.
     """
     if not isinstance(names, Mapping):
         raise CheckpointError("the names of classes are not usable: expected a list for each task's name")

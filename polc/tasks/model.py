@@ -49,7 +49,7 @@ class TaskModel(nn.Module):
                 checkpoint of the vision model alone.
 
         Raises:
-            CheckpointError: no such family, or the weights could not be had.
+            CheckpointError: no such family, or the weights cannot be downloaded or read.
         """
         entry = family_named(family) if isinstance(family, str) else family
         adapter = LatentAdapter(

@@ -20,7 +20,7 @@ def load_pretrained(family: Family, classes: int, positions: int | None, weights
     """A vision model; see `TaskModel.create` for the arguments.
 
     Raises:
-        CheckpointError: the weights could not be had, in one line.
+        CheckpointError: the weights cannot be downloaded or read, in one line.
     """
     if weights == TIMM:
         return _from_timm(family, classes, positions)
@@ -44,7 +44,7 @@ def _from_timm(family: Family, classes: int, positions: int | None) -> nn.Module
             return _build(family, classes, positions, pretrained=True)
         except Exception as error:  # whatever timm, the hub's client and its HTTP library raise
             raise CheckpointError(
-                f"timm's weights for {family.source} could not be had ({first_line(error).rstrip('.')}); "
+                f"could not download timm's weights for {family.source} ({first_line(error).rstrip('.')}); "
                 "they come from huggingface.co, once: connect, or copy a filled cache and set HF_HOME"
             ) from error
 

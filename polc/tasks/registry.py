@@ -193,5 +193,5 @@ def check_task_name(name: str) -> str:
         CheckpointError: it is not.
     """
     if not TASK_NAME.fullmatch(name):
-        raise CheckpointError(f"{name!r} is no name for a task: use letters, digits, '_' and '-'")
+        raise CheckpointError(f"{name!r} is not a name for a task: use letters, digits, '_' and '-'")
     return name

@@ -1,4 +1,4 @@
-"""Task models out of checkpoints: their dimensions told by the shapes of the weights."""
+"""Task models from checkpoints; the shapes of the weights give their dimensions."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .resample import axis
 
 BLOCKED = -100.0
-"""Added to the logits of pairs in one window that are no neighbours in the map (Swin's own value)."""
+"""Added to the logits of pairs in one window that are not neighbours in the map (Swin's own value)."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class WindowAxis:
     Attributes:
         source: int64 [n,w], which element of the map stands at each place of each window.
         inside: float32 [n,w], 1 where there is one, 0 in the filling.
-        region: int64 [n,w], which of three parts a place lies in, that are no neighbours in the map.
+        region: int64 [n,w], which of three parts a place lies in; the parts are not neighbours in the map.
         back: int64 [L], the place (window * w + offset) of each element of the map.
     """
 

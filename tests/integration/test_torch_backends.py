@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from polc import load_checkpoint, save_checkpoint
-from polc.backends.device import settle
+from polc.backends.device import resolve_device
 from polc.backends.torch import TorchBackend, load_backend
 from polc.backends.torchscript import move_constants
 from polc_runtime import BackendUnavailable, Bundle, Codec
@@ -44,7 +44,7 @@ def test_the_model_codes_and_predicts_as_the_bundle_does(bundle):
 
 
 def test_the_checkpoint_must_be_the_bundles(bundle, tmp_path):
-    with pytest.raises(UsageError, match="name the bundle's by --checkpoint"):
+    with pytest.raises(UsageError, match="name the bundle's by checkpoint="):
         load_backend(bundle, BackendOptions())
     codec = load_checkpoint(NANO).codec
     path = tmp_path / "codec.safetensors"
@@ -91,7 +91,7 @@ def test_cuda_without_a_device_is_refused_with_what_to_do(bundle):
     with pytest.raises(BackendUnavailable, match="torch cannot run on cuda: torch .* finds no CUDA device; "):
         load_backend(bundle, options(device="cuda"))
     with pytest.raises(BackendUnavailable, match="or choose --device cpu"):
-        settle("cuda", "torchscript")
+        resolve_device("cuda", "torchscript")
 
 
 @without_device

@@ -232,7 +232,7 @@ def test_an_adapter_of_another_codec_is_refused(codec, tiny_families, tmp_path):
 
 
 def test_a_task_name_that_fits_no_file_is_refused(codec, tasks, tmp_path):
-    with pytest.raises(CheckpointError, match="'a.b' is no name for a task"):
+    with pytest.raises(CheckpointError, match="'a.b' is not a name for a task"):
         save_checkpoint(tmp_path / "a.safetensors", codec, tasks={"a.b": tasks["tiny_deit"]})
 
 
@@ -241,7 +241,7 @@ def test_a_task_name_that_fits_no_file_is_refused(codec, tasks, tmp_path):
     [
         (["tiny_convnext"], "the list of tasks is not usable"),
         ({"a": 3}, "the list of tasks is not usable"),
-        ({"../a": "tiny_convnext"}, "no name for a task"),
+        ({"../a": "tiny_convnext"}, "not a name for a task"),
         ({"a": "hf-hub:evil/model"}, "no vision model family is named 'hf-hub:evil/model'"),
         ({"b": "tiny_convnext"}, "missing weights: model.head.fc.weight"),
         ({}, "unknown weights: task.a.adapter"),

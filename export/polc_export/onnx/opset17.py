@@ -47,8 +47,8 @@ def lower_to_opset17(model: onnx.ModelProto) -> None:
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().splitlines()[0]
         raise ExportError(
-            f"{model.graph.name} cannot be written in opset {OPSET} for TensorRT: {reason}; export with "
-            "--opset 20, or without --format tensorrt"
+            f"{model.graph.name} cannot be written in opset {OPSET} for TensorRT: {reason}; export it "
+            "in opset 20, or without the files for TensorRT"
         ) from error
 
 

@@ -131,7 +131,7 @@ def compare_logits(
 
 
 def differing(found: FloatArray, expected: FloatArray, tolerance: float = TOLERANCE) -> float:
-    """Share of the predictions whose class differs, though the expected logits of the two are no tie.
+    """Share of the predictions whose class differs, though the expected logits of the two do not tie.
 
     Two logits tie if each may move by `tolerance` and they then meet.
 

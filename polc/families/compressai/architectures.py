@@ -73,7 +73,7 @@ class CompressAiConfig:
         """Reads `to_dict`'s data.
 
         Raises:
-            CheckpointError: it is no such data, or a field is missing, unknown or no dimension of a model.
+            CheckpointError: a field is missing, unknown, or does not make a model.
         """
         names = {field.name for field in fields(cls)}
         if not isinstance(data, dict) or data.keys() != names:

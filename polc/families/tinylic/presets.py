@@ -65,7 +65,7 @@ class ModelConfig:
         """Reads `to_dict`'s data.
 
         Raises:
-            CheckpointError: it is no such data, or a field is unknown or no dimension of a model.
+            CheckpointError: a field is unknown, or does not make a model.
         """
         if not isinstance(data, dict):
             raise CheckpointError("model dimensions are not usable: expected a value for each name")

@@ -39,15 +39,15 @@ class Traced(TorchScriptBackend):
     def __init__(self, bundle: Bundle, options: BackendOptions, module: Callable[..., object]) -> None:
         from polc.backends.device import DeviceBackend
 
-        DeviceBackend.__init__(self, options, settle("cpu", self.name))
+        DeviceBackend.__init__(self, options, resolve_device("cpu", self.name))
         self.bundle, self._modules = bundle, MadeOnce()
         self._modules.get("hyper_synthesis", lambda: module)
 
 
-def settle(name: str, backend: str) -> object:
-    from polc.backends.device import settle
+def resolve_device(name: str, backend: str) -> object:
+    from polc.backends.device import resolve_device
 
-    return settle(name, backend)
+    return resolve_device(name, backend)
 
 
 @pytest.fixture(params=BACKENDS)
