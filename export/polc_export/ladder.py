@@ -25,7 +25,8 @@ def write_ladder(out: Path, bundles: Iterable[Path], link: bool = False, force: 
         force: whether a ladder at `out` is replaced.
 
     Raises:
-        UsageError: a bundle has a range of qualities, two have the same, or there is none.
+        UsageError: a bundle has a range of qualities, two have the same quality or are the same model, or
+            there is none.
         BundleError: a bundle is damaged.
         ExportError: `out` exists and `force` is off, or is something else than a ladder; or a file cannot be
             linked.
@@ -53,6 +54,11 @@ def _rungs(bundles: Sequence[Bundle]) -> dict[float, Bundle]:
                 f"{rungs[low].path} and {bundle.path} both have the quality {low:g}: export them with the "
                 "quality of the ladder that each is (quality=...)"
             )
+        for other in rungs.values():
+            if other.manifest.fingerprint == bundle.manifest.fingerprint:
+                raise UsageError(
+                    f"{other.path} and {bundle.path} are one model: their files could not be told apart"
+                )
         rungs[int(low) if low == int(low) else low] = bundle
     if not rungs:
         raise UsageError("a ladder needs bundles: none is named")

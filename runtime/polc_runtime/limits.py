@@ -19,6 +19,9 @@ MAX_STREAMS = 16
 MAX_SECTIONS = 1 << 16
 """Sections of a `.polc` file: empty ones are small, and reading them takes time all the same."""
 
+MAX_THREADS = 1024
+"""Threads that may be asked for: more would only be switched between."""
+
 MAX_WIDTH = 1 << 16
 """Channels, axes and other sizes in a manifest."""
 MAX_CLASSES = 1 << 16

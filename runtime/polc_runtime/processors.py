@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .limits import whole_number
+from .errors import UsageError
+from .limits import MAX_THREADS, whole_number
 
 VARIABLE = "POLC_THREADS"
 """Environment variable: the number of threads wherever none is given."""
@@ -53,10 +54,13 @@ def chosen_threads(environment: Mapping[str, str] = os.environ) -> int | None:
     """The number in `POLC_THREADS`; None where it is not set.
 
     Raises:
-        UsageError: it is not a positive whole number.
+        UsageError: it is not a whole number from 1 to `MAX_THREADS`.
     """
     text = environment.get(VARIABLE)
-    return whole_number(VARIABLE, text) if text else None
+    threads = whole_number(VARIABLE, text) if text else None
+    if threads is not None and threads > MAX_THREADS:
+        raise UsageError(f"{VARIABLE} is {threads}, expected a whole number from 1 to {MAX_THREADS}")
+    return threads
 
 
 def default_threads() -> int:

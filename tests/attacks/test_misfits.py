@@ -42,7 +42,8 @@ def changed(tmp_path):
 
 def test_a_latent_of_other_width_than_the_graphs_is_refused(changed):
     def wider(document):
-        document["model"]["dims"][-1] += 1
+        document["coding"]["latent"]["channels"] += 1
+        document["coding"]["steps"][-1]["channels"][1] += 1
 
     with Codec.load(changed(wider), threads=1) as misfit:
         said = refused(lambda: misfit.compress(PIXELS))
@@ -51,6 +52,7 @@ def test_a_latent_of_other_width_than_the_graphs_is_refused(changed):
 
 def test_a_latent_too_narrow_for_the_coding_steps_is_refused(changed):
     def narrow(document):
+        del document["coding"]  # as before format 1.5
         document["model"]["dims"][-1] = 3
 
     assert "at least 4 channels" in refused(lambda: Codec.load(changed(narrow)))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BackendUnavailable, ResourceError, UsageError, first_line
+from ..limits import MAX_THREADS
 from ..processors import chosen_threads
 
 FloatArray = NDArray[np.float32]
@@ -65,8 +66,8 @@ class BackendOptions:
                 raise UsageError(f"no {what} is named {name!r}; there are {', '.join(known)}")
         if self.threads is None:
             object.__setattr__(self, "threads", chosen_threads())
-        elif self.threads < 1:
-            raise UsageError(f"threads must be at least 1, got {self.threads}")
+        elif type(self.threads) is not int or not 1 <= self.threads <= MAX_THREADS:
+            raise UsageError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {self.threads!r}")
 
 
 class Backend(Protocol):

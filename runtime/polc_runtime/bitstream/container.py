@@ -126,6 +126,9 @@ class Container:
             BitstreamError: the file is not a `.polc` file, of another version, truncated, damaged, or beyond
                 the limits: each is a class of its own, see `polc_runtime.errors`.
         """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise UsageError(f"a .polc file must be given as its bytes, got {type(data).__name__}")
+        data = bytes(data)
         _check_frame(data, limits)
         _, version, fingerprint, codec_id, width, height, quality = _FIXED.unpack_from(data)
         header = Header(fingerprint, codec_id, width, height, quality)

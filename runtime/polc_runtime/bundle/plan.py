@@ -182,11 +182,13 @@ def _positions(fields: Fields) -> tuple[Position, ...]:
         return ALL_POSITIONS
     if isinstance(found, dict):
         raise fields.wrong("positions", f"{', '.join(map(str, found))}, which a newer polc reads: upgrade it")
-    if not isinstance(found, list) or not found or not all(position in _PARITIES for position in found):
+    if not isinstance(found, list) or not found or not all(map(_is_position, found)):
         raise fields.wrong("positions", 'neither "all" nor a list of [row parity, column parity]')
-    if any(isinstance(value, bool) for position in found for value in position):
-        raise fields.wrong("positions", "not made of the numbers 0 and 1")
     return tuple((row, column) for row, column in found)
+
+
+def _is_position(value: Any) -> bool:
+    return value in _PARITIES and all(type(parity) is int for parity in value)
 
 
 def _check(plan: CodingPlan, fields: Fields) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-MAX_THREADS = 1024
 """Each graph's session starts as many; ONNX Runtime accepts any number, and takes minutes for too many."""
 
 
