@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..limits import MAX_THREADS
 from .console import say
 from .program import current_limits
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from ..codec.pool import CodecPool
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-"""Each graph's session starts as many; ONNX Runtime accepts any number, and takes minutes for too many."""
 
 
 @dataclass(frozen=True)

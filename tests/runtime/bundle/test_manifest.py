@@ -321,9 +321,7 @@ def test_a_graph_is_found_in_the_precision_asked_for():
     assert manifest.graph("context_0", "fp16").precision == "fp32"  # exact: always fp32
     with pytest.raises(BundleError, match="task_my-pets is there in fp32, not in fp16"):
         manifest.graph("task_my-pets", "fp16")
-    with pytest.raises(
-        BundleError, match="no graph 'task_x': it was exported for decoding alone; it has context_0"
-    ):
+    with pytest.raises(BundleError, match="no graph 'task_x': it was exported for decoding alone"):
         manifest.graph("task_x")
 
 
