@@ -7,6 +7,7 @@ Usage: python docs/make_reference.py
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Iterator
 from functools import cache
@@ -187,5 +188,6 @@ def _constants(package: str) -> dict[str, str]:
 PAGES = {"cli.md": cli_page, "api.md": api_page}
 
 if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if sys.argv[1:] else FOLDER
     for page, make in PAGES.items():
-        (FOLDER / page).write_text(make())
+        (folder / page).write_text(make())

@@ -155,7 +155,7 @@ def test_class_names_are_imagenets_for_a_thousand_classes(tiny_families):
         ),
         (["--stage1", "CODEC", "--with-pixels"], "about tasks: pass "),
         (["--stage1", "CODEC", "--bundle", "BUNDLE", "--stage2", "TASKS"], "both bring a codec"),
-        (["--bundle", "none", "--stage2", "TASKS"], "none is no bundle"),
+        (["--bundle", "none", "--stage2", "TASKS"], "none is not a bundle"),
     ],
 )
 def test_a_wrong_use_is_one_line_and_leaves_nothing(

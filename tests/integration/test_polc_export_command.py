@@ -61,7 +61,7 @@ def test_graphs_carry_their_facts_and_no_path_of_the_machine(tiny_bundle):
         (["--stage1", "none.pth.tar"], "none.pth.tar: no such file"),
         (["--out", "x"], "pass --stage1 CKPT"),
         (["--bundle", "taken"], "a variant, or ask for fp16, TensorRT or a subset, to add to the bundle"),
-        (["--bundle", "none", "--precision", "fp16"], "none is no bundle: no such folder"),
+        (["--bundle", "none", "--precision", "fp16"], "none is not a bundle: no such folder"),
         (["--bundle", "taken", "--format", "tensorrt", "--with-pixels"], "about tasks: pass "),
         (["--stage1", "bad.pth.tar"], "bad.pth.tar"),
         (["--stage1", "bad.pth.tar", "--photo", "bad.pth.tar"], "not an image"),

@@ -117,7 +117,7 @@ def test_other_weights_than_the_bundles_fail_the_validation(backend, tiny_checkp
 def test_a_bundle_alone_cannot_be_traced(tiny_bundle, capsys):
     assert export(["--bundle", str(tiny_bundle), "--format", "torchscript"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--format torchscript traces the PyTorch model, which a bundle does not hold" in line
+    assert "TorchScript is traced from the PyTorch model, which a bundle does not hold" in line
 
 
 def is_registered():

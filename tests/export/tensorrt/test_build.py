@@ -442,7 +442,7 @@ def test_options_of_the_command_line(tmp_path):
 
 
 def test_wrong_options_are_one_line():
-    with pytest.raises(UsageError, match="--min-shape 100x100: both sides"):
-        parsed("--min-shape", "100x100")
+    with pytest.raises(UsageError, match="--min-shape 100: expected HEIGHTxWIDTH"):
+        parsed("--min-shape", "100")
     with pytest.raises(UsageError, match="the shapes do not ascend"):
         parsed("--max-shape", "192x192")

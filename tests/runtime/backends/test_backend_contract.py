@@ -216,7 +216,7 @@ def test_memory_is_given_back_after_a_run_on_large_images(
     [
         ({"precision": "fp8"}, "no precision is named 'fp8'; there are fp32, fp16, fp64"),
         ({"device": "gpu"}, "no device is named 'gpu'; there are cpu, cuda"),
-        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"threads": 0}, "threads must be a whole number from 1 to 1024, got 0"),
     ],
 )
 def test_options_that_no_backend_has_are_refused(options: dict[str, object], said: str) -> None:
