@@ -110,11 +110,11 @@ def compress(
         task = None if for_task is None else codec.bundle.manifest.task(for_task)
         encode = partial(goal.encode, codecs, portable=portable_bits == "on", variant=variant)
         return run_coding(
-            "compress", jobs, partial(_compress_one, codec, task, encode), reporting, codec, slots
+            "compress", jobs, partial(_compress_one, codec, task, encode, slots), reporting, codec, slots
         )
 
 
-def _compress_one(codec: Codec, task: Task | None, encode: Encode, job: Job) -> Facts:
+def _compress_one(codec: Codec, task: Task | None, encode: Encode, slots: NetworkSlots, job: Job) -> Facts:
     target = target_of(job)
     target.check()
     image = read_input(job, codec.limits, "max_image_bytes")
@@ -122,7 +122,8 @@ def _compress_one(codec: Codec, task: Task | None, encode: Encode, job: Job) -> 
     if task is not None:
         pixels, changes = _prepared(pixels, task, codec)
         notices += changes
-    quality, data = encode(pixels)
+    with slots.item():
+        quality, data = encode(pixels)
     target.write(data)
     height, width = pixels.shape[:2]
     return {

@@ -69,7 +69,7 @@ def decompress(
     suffix = _suffix(target_of(jobs[0]), format_)  # every job's: all outputs in a folder have one suffix
     slots = NetworkSlots()
     with codec_choice.pool(slots) as codecs:
-        work = partial(_decompress_one, codecs, suffix, variant)
+        work = partial(_decompress_one, codecs, slots, suffix, variant)
         return run_coding("decompress", jobs, work, reporting, codecs.to_encode(), slots)
 
 
@@ -94,7 +94,7 @@ def verify(
     jobs = [Job(source) for source in expand(arguments, {POLC}, recursive)]
     slots = NetworkSlots()
     with codec_choice.pool(slots) as codecs:
-        work = partial(_verify_one, codecs)
+        work = partial(_verify_one, codecs, slots)
         return run_coding("verify", jobs, work, reporting, codecs.to_encode(), slots, _verify_text)
 
 
@@ -110,18 +110,25 @@ def _suffix(target: Target, format_: str | None) -> str:
     return suffix
 
 
-def _decompress_one(codecs: CodecPool, suffix: str, variant: str | None, job: Job) -> Facts:
+def _decompress_one(
+    codecs: CodecPool, slots: NetworkSlots, suffix: str, variant: str | None, job: Job
+) -> Facts:
     target = target_of(job)
     target.check()
-    decoded, codec, facts = _decode(codecs, read_input(job, codecs.limits))
-    image = encode_image(codec.synthesise(decoded, variant), suffix)
+    data = read_input(job, codecs.limits)
+    with slots.item():
+        decoded, codec, facts = _decode(codecs, data)
+        pixels = codec.synthesise(decoded, variant)
+    image = encode_image(pixels, suffix)
     target.write(image)
     return {**facts, "output_bytes": len(image), "output_sha256": hashlib.sha256(image).hexdigest()}
 
 
-def _verify_one(codecs: CodecPool, job: Job) -> Facts:
+def _verify_one(codecs: CodecPool, slots: NetworkSlots, job: Job) -> Facts:
     data = read_input(job, codecs.limits)
-    return {**_decode(codecs, data)[2], "sha256": hashlib.sha256(data).hexdigest()}
+    with slots.item():
+        facts = _decode(codecs, data)[2]
+    return {**facts, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _decode(codecs: CodecPool, data: bytes) -> tuple[Decoded, Codec, Facts]:

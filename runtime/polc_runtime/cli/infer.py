@@ -121,7 +121,7 @@ def infer(
             for task in tasks:
                 codec.predictor.pixel_task(task.name)
         maps = {} if output is None else _plan_maps(sources, output, tasks, force)
-        work = partial(_infer_one, codec, Predictions(tasks, top, via_pixels, maps))
+        work = partial(_infer_one, codec, slots, Predictions(tasks, top, via_pixels, maps))
         jobs = [Job(source) for source in sources]
         return run_coding("infer", jobs, work, reporting, codec, slots, _text)
 
@@ -168,17 +168,18 @@ def _targets(job: Job, addition: str) -> MapTargets:
     return MapTargets(*(Target(path, target.make_folders, target.force) for path in paths))
 
 
-def _infer_one(codec: Codec, wanted: Predictions, job: Job) -> Facts:
+def _infer_one(codec: Codec, slots: NetworkSlots, wanted: Predictions, job: Job) -> Facts:
     maps = wanted.maps.get(job, {})
     for each in maps.values():
         each.map.check()
         each.overlay.check()
     data = read_input(job, codec.limits)
-    decoded = codec.decode(data)
-    image = codec.synthesise(decoded) if wanted.via_pixels or maps else None
+    with slots.item():
+        decoded = codec.decode(data)
+        image = codec.synthesise(decoded) if wanted.via_pixels or maps else None
+        found = [_predict(codec, task, decoded, image, wanted) for task in wanted.tasks]
     predictions = []
-    for task in wanted.tasks:
-        prediction, classes = _predict(codec, task, decoded, image, wanted)
+    for task, (prediction, classes) in zip(wanted.tasks, found, strict=True):
         if classes is not None and image is not None and task.name in maps:
             drawn = overlay(image, classes, task.classes)
             prediction |= _write(maps[task.name], classes, drawn)

@@ -35,10 +35,10 @@ WORKERS = 4
 
 
 class NetworkSlots:
-    """Limits how many graphs run at once, over all threads and backends that share the slots.
+    """Limits how many items run graphs at once, over all threads and backends that share the slots.
 
     Args:
-        at_once: how many graphs.
+        at_once: how many items.
     """
 
     def __init__(self, at_once: int = 1) -> None:
@@ -46,14 +46,41 @@ class NetworkSlots:
         self._running = 0
         self._stopped = False
         self._changed = threading.Condition()
+        self._own = threading.local()
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Waits for a free slot; the graph runs inside.
+    def item(self) -> Iterator[None]:
+        """Keeps one slot for all graphs that this thread runs inside: no other item runs between two of them.
+
+        So the work between an item's graphs does not compete with another's graph for the same cores.
 
         Raises:
             Interrupted: `stop` was called.
         """
+        with self._taken():
+            self._own.has_slot = True
+            try:
+                yield
+            finally:
+                self._own.has_slot = False
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Waits for a free slot, unless the thread has its item's; the graph runs inside.
+
+        Raises:
+            Interrupted: `stop` was called.
+        """
+        if not getattr(self._own, "has_slot", False):
+            with self._taken():
+                yield
+            return
+        if self._stopped:
+            raise Interrupted("stopped before it was done")
+        yield
+
+    @contextmanager
+    def _taken(self) -> Iterator[None]:
         with span(WAIT), self._changed:
             self._changed.wait_for(lambda: self._stopped or self._running < self._at_once)
             if self._stopped:
@@ -69,7 +96,7 @@ class NetworkSlots:
     def stop(self) -> None:
         """Frees no more slots: threads that wait or ask for one get `Interrupted`.
 
-        Returns when no graph is running.
+        Returns when no graph is running, and no item holds a slot.
         """
         with self._changed:
             self._stopped = True
@@ -78,9 +105,7 @@ class NetworkSlots:
 
 
 class NetworkLock(BackendWrapper):
-    """A backend that runs each graph in a slot.
-
-    Between two graphs of one item, those of another may run; what is not a graph overlaps freely.
+    """A backend that runs each graph in a slot: the thread's item's, or one for the graph alone.
 
     Args:
         backend: runs the graphs.
@@ -121,8 +146,9 @@ def compress_many(
             is room.
         quality: of them all; None for the bundle's default.
         workers: threads, and so items under way at once.
-        networks: graphs that may run at once; None for one on the processor, where a graph fills the cores,
-            and for as many as there are workers on another device, which copies for one and runs another.
+        networks: items whose graphs may run at once; None for one on the processor, where a graph fills the
+            cores, and for as many as there are workers on another device, which copies for one and runs
+            another.
         portable: as `Codec.compress` has it.
 
     Yields:
@@ -135,7 +161,9 @@ def compress_many(
     locked = codec.over(NetworkLock(codec.backend, slots))
 
     def compress(image: ImageSource) -> bytes:
-        return locked.compress(_pixels(image, locked), quality, portable)
+        pixels = _pixels(image, locked)
+        with slots.item():
+            return locked.compress(pixels, quality, portable)
 
     return in_order(images, compress, workers, slots.stop)
 
@@ -149,7 +177,7 @@ def decompress_many(
         codec: decompresses; it must not be closed before the last outcome is taken.
         files: paths or bytes; taken one by one as there is room.
         workers: threads, and so items under way at once.
-        networks: graphs that may run at once, as `compress_many` has it.
+        networks: items whose graphs may run at once, as `compress_many` has it.
 
     Yields:
         An outcome for each file. Leaving early stops the items under way before their next graph.
@@ -159,7 +187,13 @@ def decompress_many(
     """
     slots = _slots(codec, workers, networks)
     locked = codec.over(NetworkLock(codec.backend, slots))
-    return in_order(files, lambda file: locked.decompress(_bytes(file, locked)), workers, slots.stop)
+
+    def decompress(file: FileSource) -> Pixels:
+        data = _bytes(file, locked)
+        with slots.item():
+            return locked.decompress(data)
+
+    return in_order(files, decompress, workers, slots.stop)
 
 
 def _slots(codec: Codec, workers: int, networks: int | None) -> NetworkSlots:
