@@ -65,7 +65,8 @@ def compare(codec: Codec, network: Any, pixels: np.ndarray) -> dict[str, float]:
         our_compress, data = seconds(lambda: codec.compress(pixels))
         their_decompress, found = seconds(lambda: network.decompress(coded["strings"], coded["shape"]))
         our_decompress, _ = seconds(lambda: codec.decompress(data))
-    latent = their_latent(network, coded)
+    with torch.inference_mode():
+        latent = their_latent(network, coded)
     expected = found["x_hat"][0, :, :height, :width].permute(1, 2, 0).mul(255).round().numpy()
     drawn = codec.networks.draw(latent, codec.plan.quality.default, height, width)
     return {
